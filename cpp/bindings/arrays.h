@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT
+// Arrays of callers: checked once, here, because this is where memory safety is decided. Nothing is converted.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <cstring>
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+#include "rnnfast/types.h"
+
+namespace rnnfast::bindings {
+
+namespace py = pybind11;
+
+template <class Real>
+const char* dtype_name() {
+  return sizeof(Real) == 4 ? "float32" : "float64";
+}
+
+inline std::string shape_text(const Index* sizes, std::size_t count) {
+  std::string text = "(";
+  for (std::size_t axis = 0; axis < count; ++axis) {
+    text += std::to_string(sizes[axis]) + (count == 1 ? "," : axis + 1 < count ? ", " : "");
+  }
+  return text + ")";
+}
+
+inline std::string type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
+
+/// Checks the arguments of one function; every message starts with its name.
+class Checker {
+ public:
+  explicit Checker(std::string function) : function_(std::move(function)) {}
+
+  [[noreturn]] void type_error(const std::string& text) const { throw py::type_error(function_ + ": " + text); }
+  [[noreturn]] void value_error(const std::string& text) const { throw py::value_error(function_ + ": " + text); }
+
+  /// `object` as an aligned C-order array of Real, of any shape with `rank` axes.
+  template <class Real>
+  py::array ranked(const char* name, py::handle object, std::size_t rank, const char* axes) const {
+    if (!py::isinstance<py::array>(object)) {
+      type_error(std::string(name) + " is " + type_name(object) + "; expected an array of " + dtype_name<Real>());
+    }
+    py::array array = py::reinterpret_borrow<py::array>(object);
+    if (!py::isinstance<py::array_t<Real>>(object)) {
+      type_error(std::string(name) + " has dtype " + py::str(py::object(array.dtype())).cast<std::string>() +
+                 "; expected " + dtype_name<Real>() + " as the weights");
+    }
+    const std::string described = std::string(name) + " has shape " + text(array);
+    if (static_cast<std::size_t>(array.ndim()) != rank) value_error(described + "; expected " + axes);
+    if ((array.flags() & py::array::c_style) == 0) {
+      value_error(std::string(name) + " is not in C order; expected a contiguous array");
+    }
+    if (array.size() > 0 && reinterpret_cast<std::uintptr_t>(array.data()) % alignof(Real) != 0) {
+      value_error(std::string(name) + " is not aligned to its elements");
+    }
+    return array;
+  }
+
+  /// The same with an exact shape; `origin` says where the sizes come from.
+  template <class Real>
+  py::array shaped(const char* name, py::handle object, std::initializer_list<Index> sizes, const char* axes,
+                   const char* origin) const {
+    py::array array = ranked<Real>(name, object, sizes.size(), axes);
+    std::size_t axis = 0;
+    for (const Index size : sizes) {
+      if (array.shape(static_cast<py::ssize_t>(axis)) != size) {
+        value_error(std::string(name) + " has shape " + text(array) + "; expected " + axes + " = " +
+                    shape_text(sizes.begin(), sizes.size()) + ", " + origin);
+      }
+      ++axis;
+    }
+    return array;
+  }
+
+  /// Refuses an output that cannot be written, or that shares memory with one of `others`.
+  void writeable(const char* name, const py::array& out, std::initializer_list<const py::array*> others = {}) const {
+    if (!out.writeable()) value_error(std::string(name) + " is read-only; expected a writeable array");
+    for (const py::array* other : others) {
+      if (other != nullptr && overlap(out, *other)) {
+        value_error(std::string(name) + " shares memory with another argument; expected an array of its own");
+      }
+    }
+  }
+
+  static bool overlap(const py::array& a, const py::array& b) {
+    const auto first = [](const py::array& x) { return reinterpret_cast<std::uintptr_t>(x.data()); };
+    const auto size = [](const py::array& x) { return static_cast<std::uintptr_t>(x.nbytes()); };
+    return first(a) < first(b) + size(b) && first(b) < first(a) + size(a);
+  }
+
+ private:
+  static std::string text(const py::array& array) {
+    std::vector<Index> sizes(array.shape(), array.shape() + array.ndim());
+    return shape_text(sizes.data(), sizes.size());
+  }
+
+  std::string function_;
+};
+
+template <class Real>
+Real* data(py::array& array) {
+  return static_cast<Real*>(array.mutable_data());
+}
+
+template <class Real>
+const Real* data(const py::array& array) {
+  return static_cast<const Real*>(array.data());
+}
+
+/// A fresh array (slots, N, H) whose slot 0 is a copy of `first`.
+template <class Real>
+py::array states_from(const py::array& first, Index slots) {
+  const Index N = first.shape(0);
+  const Index H = first.shape(1);
+  py::array_t<Real> states({slots, N, H});
+  if (first.size() > 0) std::memcpy(states.mutable_data(), first.data(), static_cast<std::size_t>(first.nbytes()));
+  return states;
+}
+
+template <class Real>
+py::array copy_or_zeros(const py::object& source, Index N, Index H) {
+  py::array_t<Real> result({N, H});
+  if (result.size() == 0) return result;
+  const std::size_t bytes = static_cast<std::size_t>(result.nbytes());
+  if (source.is_none()) {
+    std::memset(result.mutable_data(), 0, bytes);
+  } else {
+    std::memcpy(result.mutable_data(), py::reinterpret_borrow<py::array>(source).data(), bytes);
+  }
+  return result;
+}
+
+}  // namespace rnnfast::bindings

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT
+// One function a topic; module.cpp calls them all.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace rnnfast::bindings {
+
+void bind_weights(pybind11::module_& m);
+void bind_recurrent(pybind11::module_& m);
+void bind_stream(pybind11::module_& m);
+void bind_runtime(pybind11::module_& m);
+void bind_testing(pybind11::module_& m);
+
+}  // namespace rnnfast::bindings

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+#include <cerrno>
+#include <cstdlib>
+
+#include "arrays.h"
+#include "bind.h"
+#include "rnnfast/cpu.h"
+#include "rnnfast/threads.h"
+
+namespace rnnfast::bindings {
+namespace {
+
+using namespace py::literals;
+
+void check_thread_count(const std::string& who, long count) {
+  if (count < 1 || count > kMaxThreads) {
+    throw py::value_error(who + " is " + std::to_string(count) + "; expected 1 to " + std::to_string(kMaxThreads));
+  }
+}
+
+void use_isa(const std::string& name) {
+  try {
+    set_isa(name);
+  } catch (const std::invalid_argument& error) {
+    throw py::value_error(error.what());
+  }
+}
+
+/// Environment variables are read once, at import; a wrong value is an error and not a silent default.
+void read_environment() {
+  if (const char* isa = std::getenv("RNNFAST_ISA"); isa != nullptr) {
+    try {
+      set_isa(isa);
+    } catch (const std::exception& error) {
+      throw py::import_error(std::string("RNNFAST_ISA: ") + error.what());
+    }
+  }
+  if (const char* text = std::getenv("RNNFAST_NUM_THREADS"); text != nullptr) {
+    char* end = nullptr;
+    errno = 0;
+    const long count = std::strtol(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0' || count < 1 || count > kMaxThreads) {
+      throw py::import_error("RNNFAST_NUM_THREADS is '" + std::string(text) + "'; expected 1 to " +
+                             std::to_string(kMaxThreads));
+    }
+    set_num_threads(static_cast<int>(count));
+  }
+}
+
+py::dict build_info() {
+  py::list isas;
+  for (const Isa isa : available_isas()) isas.append(isa_name(isa));
+#ifdef NDEBUG
+  const bool asserts = false;
+#else
+  const bool asserts = true;
+#endif
+  return py::dict("version"_a = RNNFAST_VERSION, "compiler"_a = RNNFAST_COMPILER, "flags"_a = RNNFAST_FLAGS,
+                  "build_type"_a = RNNFAST_BUILD_TYPE, "asserts"_a = asserts, "isas"_a = isas,
+                  "isa"_a = isa_name(active_isa()), "cpu"_a = cpu_name(), "threads"_a = num_threads());
+}
+
+}  // namespace
+
+void bind_runtime(py::module_& m) {
+  read_environment();
+  m.attr("__version__") = RNNFAST_VERSION;
+  m.def("build_info", &build_info);
+  m.def("set_isa", &use_isa, "name"_a);
+  m.def("get_num_threads", &num_threads);
+  m.def(
+      "set_num_threads",
+      [](long n) {
+        check_thread_count("set_num_threads: n", n);
+        set_num_threads(static_cast<int>(n));
+      },
+      "n"_a.noconvert());
+  m.def("stop_threads", &stop_threads);
+}
+
+}  // namespace rnnfast::bindings

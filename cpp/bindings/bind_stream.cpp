@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT
+#include "bind.h"
+#include "weights.h"
+
+namespace rnnfast::bindings {
+namespace {
+
+using namespace py::literals;
+
+/// One layer run step by step: state and scratch memory stay inside, so that a step allocates nothing but its
+/// result, and not even that with `out`.
+class Stream {
+ public:
+  Stream(py::object weights, Index batch)
+      : owner_(std::move(weights)), weights_(owner_.cast<Weights&>()), check_("Stream") {
+    if (batch < 1) check_.value_error("batch is " + std::to_string(batch) + "; expected a positive number");
+    if (batch > (Index{1} << 40) / weights_.dims().H) check_.value_error("batch is too large");
+    dims_ = {1, batch, weights_.dims().I, weights_.dims().H};
+    const std::size_t real = weights_.is_double() ? sizeof(double) : sizeof(float);
+    const std::size_t state = static_cast<std::size_t>(batch * dims_.H) * real;
+    h_ = std::make_unique<Buffer>(2 * state);
+    c_ = std::make_unique<Buffer>(state);
+    std::memset(h_->as<char>(), 0, 2 * state);
+    std::memset(c_->as<char>(), 0, state);
+  }
+
+  py::object step(const py::object& x, const py::object& out) {
+    return weights_.is_double() ? step_of<double>(x, out) : step_of<float>(x, out);
+  }
+
+  py::tuple state() const {
+    return weights_.is_double() ? state_of<double>() : state_of<float>();
+  }
+
+  void set_state(const py::object& h, const py::object& c) {
+    if (weights_.is_double()) {
+      set_state_of<double>(h, c);
+    } else {
+      set_state_of<float>(h, c);
+    }
+  }
+
+ private:
+  template <class Real>
+  py::object step_of(const py::object& x_in, const py::object& out_in) {
+    py::object x_object = x_in;
+    if (py::isinstance<py::array_t<Real>>(x_in) &&
+        (py::reinterpret_borrow<py::array>(x_in).flags() & py::array::c_style) == 0) {
+      x_object = py::array_t<Real, py::array::c_style | py::array::forcecast>(py::reinterpret_borrow<py::array>(x_in));
+    }
+    const py::array x = check_.shaped<Real>("x_t", x_object, {dims_.N, dims_.I}, "(N, I)",
+                                            "N from batch, I from the layer's input_size");
+    py::array out;
+    if (out_in.is_none()) {
+      out = py::array_t<Real>({dims_.N, dims_.H});
+    } else {
+      out = check_.shaped<Real>("out", out_in, {dims_.N, dims_.H}, "(N, H)",
+                                "N from batch, H from the layer's hidden_size");
+      check_.writeable("out", out, {&x});
+    }
+    const std::size_t bytes = static_cast<std::size_t>(dims_.N * dims_.H) * sizeof(Real);
+    Real* h = h_->as<Real>();
+    Real* h_new = h + dims_.N * dims_.H;
+    Real* y = data<Real>(out);
+    const Real* x_data = data<Real>(x);
+    {
+      const py::gil_scoped_release unlocked;
+      const std::lock_guard lock(mutex_);
+      const CellKernels<Real>& k = weights_.kernels<Real>();
+      const SharedBuffer packed = weights_.forward_pack<Real>();
+      Team team(num_threads());
+      const std::size_t work = static_cast<std::size_t>(k.forward_work_size(dims_, false, team.size())) * sizeof(Real);
+      if (work_ == nullptr || work_->bytes() < work) work_ = std::make_unique<Buffer>(work);
+      const ForwardArgs<Real> args{.x = x_data,
+                                   .packed = packed->as<Real>(),
+                                   .h = h,
+                                   .c = c_->as<Real>(),
+                                   .gates = nullptr,
+                                   .work = work_->as<Real>()};
+      k.forward(dims_, args, false, team);
+      std::memcpy(h, h_new, bytes);
+      std::memcpy(y, h, bytes);
+    }
+    return out_in.is_none() ? py::object(std::move(out)) : out_in;
+  }
+
+  template <class Real>
+  py::tuple state_of() const {
+    const auto copy = [this](const Buffer& buffer) {
+      return py::array_t<Real>({dims_.N, dims_.H}, buffer.as<Real>());
+    };
+    if (!weights_.kernels<Real>().has_cell_state) return py::make_tuple(copy(*h_));
+    return py::make_tuple(copy(*h_), copy(*c_));
+  }
+
+  template <class Real>
+  void set_state_of(const py::object& h_in, const py::object& c_in) {
+    const char* origin = "N from batch, H from the layer's hidden_size";
+    const std::size_t bytes = static_cast<std::size_t>(dims_.N * dims_.H) * sizeof(Real);
+    const bool has_c = weights_.kernels<Real>().has_cell_state;
+    if (has_c == c_in.is_none()) {
+      check_.value_error(has_c ? "c is None; expected (N, H)" : "c is given; expected None, the cell has none");
+    }
+    const py::array h = check_.shaped<Real>("h", h_in, {dims_.N, dims_.H}, "(N, H)", origin);
+    py::array c;
+    if (has_c) c = check_.shaped<Real>("c", c_in, {dims_.N, dims_.H}, "(N, H)", origin);
+    std::memcpy(h_->as<Real>(), h.data(), bytes);
+    if (has_c) std::memcpy(c_->as<Real>(), c.data(), bytes);
+  }
+
+  py::object owner_;  // keeps weights_ alive
+  Weights& weights_;
+  Checker check_;
+  Dims dims_{};
+  std::mutex mutex_;
+  std::unique_ptr<Buffer> h_;  // (2, N, H): slot 0 holds the state between steps
+  std::unique_ptr<Buffer> c_;  // (N, H)
+  std::unique_ptr<Buffer> work_;
+};
+
+}  // namespace
+
+void bind_stream(py::module_& m) {
+  py::class_<Stream>(m, "Stream")
+      .def(py::init<py::object, Index>(), "weights"_a, "batch"_a)
+      .def("step", &Stream::step, "x_t"_a, "out"_a = py::none())
+      .def("set_state", &Stream::set_state, "h"_a, "c"_a = py::none())
+      .def_property_readonly("state", &Stream::state);
+}
+
+}  // namespace rnnfast::bindings

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT
+// The parameters of one layer as the kernels want them: packed, kept across calls, packed anew only when stale.
+#pragma once
+
+#include <pybind11/numpy.h>
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <string>
+
+#include "arrays.h"
+#include "rnnfast/cpu.h"
+#include "rnnfast/recurrent.h"
+
+namespace rnnfast::bindings {
+
+/// Memory for the kernels: 64-byte aligned, not initialised.
+class Buffer {
+ public:
+  explicit Buffer(std::size_t bytes) : bytes_(bytes), data_(::operator new(bytes, std::align_val_t{64})) {}
+  ~Buffer() { ::operator delete(data_, std::align_val_t{64}); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  std::size_t bytes() const { return bytes_; }
+  template <class Real>
+  Real* as() const {
+    return static_cast<Real*>(data_);
+  }
+
+ private:
+  std::size_t bytes_;
+  void* data_;
+};
+
+using SharedBuffer = std::shared_ptr<const Buffer>;
+
+class Weights {
+ public:
+  /// Holds references to the arrays, whose values may change as long as invalidate() is called afterwards.
+  Weights(const std::string& cell, py::object w_ih, py::object w_hh, py::object b_ih, py::object b_hh);
+
+  void invalidate() { version_.fetch_add(1); }
+
+  /// Packed weights of the instruction set in use. Call without the GIL: packing may take a while, and another
+  /// thread may be waiting for the same. The buffer stays valid for as long as the caller holds it.
+  template <class Real>
+  SharedBuffer forward_pack();
+  template <class Real>
+  SharedBuffer backward_pack();
+
+  Cell cell() const { return cell_; }
+  LayerDims dims() const { return dims_; }
+  bool is_double() const { return is_double_; }
+  bool has_bias() const { return !b_ih_.is_none(); }
+
+  template <class Real>
+  const CellKernels<Real>& kernels() const {
+    return rnnfast::kernels<Real>(cell_);
+  }
+
+ private:
+  struct Pack {
+    std::shared_ptr<Buffer> buffer;
+    unsigned version = 0;
+    Isa isa = Isa::baseline;
+  };
+
+  template <class Real>
+  void check(py::object& w_ih, py::object& w_hh);
+  template <class Real>
+  Parameters<Real> parameters() const;
+  template <class Real>
+  SharedBuffer refresh(Pack& pack, Index (*size)(LayerDims), void (*write)(LayerDims, const Parameters<Real>&, Real*));
+
+  Cell cell_;
+  LayerDims dims_{};
+  bool is_double_ = false;
+  py::object w_ih_, w_hh_, b_ih_, b_hh_;
+  // Addresses, so that packing needs no Python object and hence no GIL.
+  const void* pointers_[4] = {};
+  std::mutex mutex_;
+  std::atomic<unsigned> version_ = 1;
+  Pack forward_;
+  Pack backward_;
+};
+
+template <class Real>
+SharedBuffer Weights::refresh(Pack& pack, Index (*size)(LayerDims),
+                              void (*write)(LayerDims, const Parameters<Real>&, Real*)) {
+  const std::lock_guard lock(mutex_);
+  const unsigned version = version_.load();
+  const Isa isa = active_isa();
+  if (pack.buffer == nullptr || pack.version != version || pack.isa != isa) {
+    const std::size_t bytes = static_cast<std::size_t>(size(dims_)) * sizeof(Real);
+    if (pack.buffer == nullptr || pack.buffer->bytes() != bytes) pack.buffer = std::make_shared<Buffer>(bytes);
+    write(dims_, parameters<Real>(), pack.buffer->template as<Real>());
+    pack.version = version;
+    pack.isa = isa;
+  }
+  return pack.buffer;
+}
+
+template <class Real>
+Parameters<Real> Weights::parameters() const {
+  return {static_cast<const Real*>(pointers_[0]), static_cast<const Real*>(pointers_[1]),
+          static_cast<const Real*>(pointers_[2]), static_cast<const Real*>(pointers_[3])};
+}
+
+template <class Real>
+SharedBuffer Weights::forward_pack() {
+  const CellKernels<Real>& k = kernels<Real>();
+  return refresh<Real>(forward_, k.forward_pack_size, k.pack_forward);
+}
+
+template <class Real>
+SharedBuffer Weights::backward_pack() {
+  const CellKernels<Real>& k = kernels<Real>();
+  return refresh<Real>(backward_, k.backward_pack_size, k.pack_backward);
+}
+
+/// Calls body<float>() or body<double>(), as the weights are.
+template <class Body>
+auto with_real(const Weights& weights, const Body& body) {
+  return weights.is_double() ? body.template operator()<double>() : body.template operator()<float>();
+}
+
+}  // namespace rnnfast::bindings

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+// One recurrent layer: packing of its weights, forward, and backpropagation through time.
+//
+//   rnn   h[t] = f(a),  a = w_ih x[t] + b + w_hh h[t-1],  f = tanh or relu
+//   lstm  i,f,o = sigmoid(a), g = tanh(a),  c[t] = f c[t-1] + i g,  h[t] = o tanh(c[t])
+//   gru   r,z = sigmoid(a),  n = tanh(w_in x[t] + b_in + r q),  q = w_hn h[t-1] + b_hn,
+//         h[t] = (1 - z) n + z h[t-1]
+//
+// G rows of weights per unit: 1 (rnn), 4 (lstm: i, f, g, o), 3 (gru: r, z, n).
+// P values kept per unit and step: 0 (rnn), 4 (lstm: i, f, g, o), 4 (gru: q, r, z, n).
+//
+// All functions: arrays are dense and in C order, written arrays overlap no other, nothing is allocated or
+// thrown, no state is kept, and calls with disjoint outputs may run at the same time. Every element of every
+// result except the weight gradients is one chain of multiply-adds in an order that depends on neither the
+// number of threads, nor the batch a row stands in, nor how a sequence is cut; weight gradients are summed over
+// chunks of rows that depend on N and on the distance from the end of the sequence alone.
+#pragma once
+
+#include "rnnfast/threads.h"
+#include "rnnfast/types.h"
+
+namespace rnnfast {
+
+/// Parameters as PyTorch lays them out. No biases: null.
+template <class Real>
+struct Parameters {
+  const Real* w_ih;  // in  (G*H, I)
+  const Real* w_hh;  // in  (G*H, H)
+  const Real* b_ih;  // in  (G*H)
+  const Real* b_hh;  // in  (G*H)
+};
+
+/// Pointers of one forward call.
+template <class Real>
+struct ForwardArgs {
+  const Real* x;       // in   (T, N, I)
+  const Real* packed;  // in   written by pack_forward for the same sizes
+  Real* h;             // io   (T+1, N, H)  slot 0 holds h0; slots 1..T are written
+  Real* c;             // io   lstm only. Training: (T+1, N, H) like h. Inference: (N, H), c0 in, last state out
+  Real* gates;         // out  (T, N, P, H)  training only: kept for backward. Null for rnn and in inference
+  Real* work;          // tmp  forward_work_size elements
+};
+
+/// Pointers of one backward call. Gradients of activations are overwritten, those of weights accumulate (+=).
+template <class Real>
+struct BackwardArgs {
+  const Real* x;       // in   (T, N, I)
+  const Real* packed;  // in   written by pack_backward for the same sizes
+  const Real* h;       // in   (T+1, N, H)  as forward left it
+  const Real* c;       // in   (T+1, N, H)  lstm only
+  Real* gates;         // io   (T, N, P, H)  gates in, gradients of the pre-activations out. rnn: tmp (T, N, H)
+  const Real* dy;      // in   (T, N, H)    null means zeros
+  Real* dh;            // io   (N, H)  gradient of the last hidden state in, of the initial one out
+  Real* dc;            // io   (N, H)  lstm only: the same of the cell state
+  Real* dx;            // out  (T, N, I)  null if not wanted
+  Real* dw_ih;         // io   (G*H, I)
+  Real* dw_hh;         // io   (G*H, H)
+  Real* db_ih;         // io   (G*H)  null without biases
+  Real* db_hh;         // io   (G*H)  null without biases
+  Real* work;          // tmp  backward_work_size elements
+};
+
+/// The kernels of one cell and float type for one instruction set. Work and packed buffers are 64-byte aligned.
+template <class Real>
+struct CellKernels {
+  Index gates_per_unit;   // G
+  Index planes_per_unit;  // P
+  bool has_cell_state;
+
+  /// Elements of packed weights, and the packing itself: a copy, to be repeated when parameters change.
+  Index (*forward_pack_size)(LayerDims dims);
+  void (*pack_forward)(LayerDims dims, const Parameters<Real>& parameters, Real* packed);
+  Index (*backward_pack_size)(LayerDims dims);
+  void (*pack_backward)(LayerDims dims, const Parameters<Real>& parameters, Real* packed);
+
+  /// T, N, I, H >= 1. Costs 2 G T N H (I + H) flops; backward with dx twice as many.
+  Index (*forward_work_size)(const Dims& dims, bool training, int threads);
+  void (*forward)(const Dims& dims, const ForwardArgs<Real>& args, bool training, Team& team);
+  Index (*backward_work_size)(const Dims& dims, int threads);
+  void (*backward)(const Dims& dims, const BackwardArgs<Real>& args, Team& team);
+
+  /// A sequence may be handed to backward in pieces, last piece first, dh and dc carried over. If each piece but
+  /// the first of the sequence is a multiple of this many steps long, the bits are those of one call.
+  Index (*backward_step_multiple)(Index N);
+};
+
+/// The kernels for the instruction set in use. Source: dispatch.cpp.
+template <class Real>
+const CellKernels<Real>& kernels(Cell cell) noexcept;
+
+}  // namespace rnnfast

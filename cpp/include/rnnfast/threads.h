@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+// Threads lent to one call.
+//
+// An own small pool: OpenMP runtimes clash inside one Python process and hang after fork. Threads start at the
+// first call that can use them, spin only while a call is running, never touch Python, and start anew in a forked
+// child. When two calls want the pool at once, the second one runs on its own thread alone: results do not
+// depend on the number of threads.
+#pragma once
+
+namespace rnnfast {
+
+inline constexpr int kMaxThreads = 256;
+
+/// Number of threads a call may use, 1..kMaxThreads.
+int num_threads() noexcept;
+void set_num_threads(int count) noexcept;
+
+/// Ends the pool's threads unless a call is running; the next call starts them again. For before a fork.
+void stop_threads() noexcept;
+
+/// Members of the pool for the lifetime of the object; the constructing thread is member 0.
+class Team {
+ public:
+  /// Takes up to `wanted` threads. Fewer, down to one, if they cannot be had.
+  explicit Team(int wanted) noexcept;
+  ~Team();
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+
+  int size() const noexcept { return size_; }
+
+  /// Runs body(context, member) on every member and returns when all are done. `body` must not throw.
+  void run(void (*body)(void*, int), void* context) noexcept;
+
+ private:
+  int size_ = 1;
+  bool holds_pool_ = false;
+};
+
+}  // namespace rnnfast

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+// Forward over a whole sequence, generic over cell, float type and instruction set.
+//
+// The input products of a chunk of steps come first (project), then step by step the recurrent products are added
+// and the cell is computed from the accumulators. Chunks are small enough that what is projected is still in the
+// L2 cache when its step comes. In training the projections are written to where the gates will be kept, so the
+// gates overwrite them; the simple RNN projects into h itself.
+#pragma once
+
+#include "kernels/pack.h"
+#include "kernels/team.h"
+
+namespace rnnfast::RNNFAST_ISA {
+
+template <class CellMath, class Real>
+class Forward {
+ public:
+  static Index work_size(const Dims& d, bool training, int threads) {
+    if (!CellMath::kKeepsGates || training) return 0;
+    return threads * scratch_size(d, rows_of_a_thread(d, threads));
+  }
+
+  static void run(const Dims& d, const ForwardArgs<Real>& args, bool training, Team& team) {
+    const int threads = thread_count(d, team.size());
+    const Index scratch = training ? 0 : scratch_size(d, rows_of_a_thread(d, threads));
+    parallel(team, threads, [&](int member) {
+      Forward(d, args, training).run_rows(share(d.N, member, threads), args.work + member * scratch);
+    });
+  }
+
+ private:
+  static constexpr int L = kLanes<Real>;
+  static constexpr int P = CellMath::kProducts;
+  static constexpr int kPlanes = CellMath::kPlanes;
+  static constexpr int kInputPlane = CellMath::kInputPlane;
+  static constexpr int kRecurrentPlane = CellMath::kRecurrentPlane;
+  static constexpr Index kChunkBytes = 256 * 1024;  // of pre-activations: a part of any L2 cache
+
+  const Dims& d;
+  const ForwardArgs<Real>& args;
+  const bool training;
+  const ForwardPack<CellMath, Real> pack;
+
+  Forward(const Dims& dims, const ForwardArgs<Real>& a, bool keep)
+      : d(dims), args(a), training(keep), pack({d.I, d.H}, a.packed) {}
+
+  static Index rows_of_a_thread(const Dims& d, int threads) { return (d.N + threads - 1) / threads; }
+
+  static Index chunk_steps(const Dims& d, Index rows) {
+    const Index steps = kChunkBytes / (rows * kPlanes * d.H * static_cast<Index>(sizeof(Real)));
+    return steps < 1 ? 1 : (steps > d.T ? d.T : steps);
+  }
+
+  static Index scratch_size(const Dims& d, Index rows) { return chunk_steps(d, rows) * rows * kPlanes * d.H; }
+
+  /// Pre-activations of some rows of a chunk of steps.
+  struct GateRows {
+    Real* data;
+    Index step_stride;
+    Index row_stride;
+    Index plane_stride;
+
+    Real* at(Index step, Index row) const { return data + step * step_stride + row * row_stride; }
+  };
+
+  GateRows gate_rows(Index t0, Range rows, Real* scratch) const {
+    if (!CellMath::kKeepsGates) return {args.h + ((t0 + 1) * d.N + rows.first) * d.H, d.N * d.H, d.H, d.H};
+    const Index row = kPlanes * d.H;
+    if (training) return {args.gates + (t0 * d.N + rows.first) * row, d.N * row, row, d.H};
+    return {scratch, (rows.last - rows.first) * row, row, d.H};
+  }
+
+  /// Rows first..last of the batch, from the first step to the last.
+  void run_rows(Range rows, Real* scratch) const {
+    const Index height = rows.last - rows.first;
+    const Index chunk = chunk_steps(d, height);
+    for (Index t0 = 0; t0 < d.T; t0 += chunk) {
+      const Index steps = d.T - t0 < chunk ? d.T - t0 : chunk;
+      const GateRows gates = gate_rows(t0, rows, scratch);
+      for_each_tile<P>(steps * height, pack.blocks,
+                       [&](const TileRange& tile) { project(tile, t0, rows, gates); });
+      for (Index step = 0; step < steps; ++step) {
+        for_each_tile<P>(height, pack.blocks,
+                         [&](const TileRange& tile) { advance(tile, t0 + step, step, rows, gates); });
+      }
+    }
+  }
+
+  /// a[t, n, plane] = b + w_ih x[t, n], for the planes with an input product.
+  void project(const TileRange& tile, Index t0, Range rows, const GateRows& gates) const {
+    Accumulators<Real> acc;
+    const Real* x[kMaxRows<P>];
+    Real* to[kMaxRows<P>];
+    const Index height = rows.last - rows.first;
+    for (Index r = 0; r < tile.rows; ++r) {
+      const Index step = (tile.first_row + r) / height;
+      const Index row = (tile.first_row + r) % height;
+      x[r] = args.x + ((t0 + step) * d.N + rows.first + row) * d.I;
+      to[r] = gates.at(step, row) + kInputPlane * gates.plane_stride;
+      for (Index u = 0; u < tile.blocks; ++u) {
+        for (int p = 0; p < P; ++p) {
+          store(acc.at(tile, r, u, P) + p * L, load(bias(kInputPlane + p, tile.first_block + u)));
+        }
+      }
+    }
+    multiply<P>(tile, acc.data, P, x, pack.w_ih);
+    for (Index r = 0; r < tile.rows; ++r) {
+      for (Index u = 0; u < tile.blocks; ++u) {
+        const Index unit = (tile.first_block + u) * L;
+        for (int p = 0; p < P; ++p) {
+          store_lanes(to[r] + p * gates.plane_stride + unit, load(acc.at(tile, r, u, P) + p * L),
+                      lanes_left<Real>(unit, d.H));
+        }
+      }
+    }
+  }
+
+  /// One time step of one tile: adds w_hh h[t-1] to the pre-activations and computes the cell.
+  void advance(const TileRange& tile, Index t, Index step, Range rows, const GateRows& gates) const {
+    Accumulators<Real> acc;
+    const Real* h_prev[kMaxRows<P>];
+    for (Index r = 0; r < tile.rows; ++r) {
+      const Index row = tile.first_row + r;
+      h_prev[r] = args.h + (t * d.N + rows.first + row) * d.H;
+      const Real* from = gates.at(step, row);
+      for (Index u = 0; u < tile.blocks; ++u) {
+        const Index unit = (tile.first_block + u) * L;
+        for (int plane = 0; plane < kPlanes; ++plane) {
+          const Vec<Real> start = plane >= kInputPlane && plane < kInputPlane + P
+                                      ? load_lanes(from + plane * gates.plane_stride + unit, lanes_left<Real>(unit, d.H))
+                                      : load(bias(plane, tile.first_block + u));
+          store(acc.at(tile, r, u, kPlanes) + plane * L, start);
+        }
+      }
+    }
+    multiply<P>(tile, acc.data + kRecurrentPlane * L, kPlanes, h_prev, pack.w_hh);
+    for (Index r = 0; r < tile.rows; ++r) {
+      const Index row = rows.first + tile.first_row + r;
+      for (Index u = 0; u < tile.blocks; ++u) {
+        const Index unit = (tile.first_block + u) * L;
+        finish(acc.at(tile, r, u, kPlanes), t, row, unit, gates.at(step, tile.first_row + r), gates.plane_stride);
+      }
+    }
+  }
+
+  /// The cell of one row and one block of units, from its pre-activations.
+  void finish(const Real* acc, Index t, Index row, Index unit, Real* gate_row, Index plane_stride) const {
+    const Index width = lanes_left<Real>(unit, d.H);
+    Vec<Real> a[kPlanes];
+    for (int plane = 0; plane < kPlanes; ++plane) a[plane] = load(acc + plane * L);
+    const Index state = row * d.H + unit;
+    const Index step_size = d.N * d.H;
+    const Vec<Real> h_prev = load_lanes(args.h + t * step_size + state, width);
+    Vec<Real> c{};
+    if constexpr (CellMath::kHasCellState) {
+      Real* c_slot = args.c + (training ? t * step_size : 0) + state;
+      c = load_lanes(c_slot, width);
+      const Vec<Real> h = CellMath::template step<Real>(a, h_prev, c);
+      store_lanes(c_slot + (training ? step_size : 0), c, width);
+      store_lanes(args.h + (t + 1) * step_size + state, h, width);
+    } else {
+      store_lanes(args.h + (t + 1) * step_size + state, CellMath::template step<Real>(a, h_prev, c), width);
+    }
+    if (CellMath::kKeepsGates && training) {
+      for (int plane = 0; plane < kPlanes; ++plane) store_lanes(gate_row + plane * plane_stride + unit, a[plane], width);
+    }
+  }
+
+  const Real* bias(int plane, Index block) const { return pack.bias + (plane * pack.blocks + block) * L; }
+};
+
+}  // namespace rnnfast::RNNFAST_ISA

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MIT
+// The multiply-accumulate micro-kernel. Every matrix product of the library is made of these tiles.
+//
+//   acc[r][u][p] += sum_k a[r][k] * b[u][k][p]        one Vec of lanes each
+//
+// A tile holds R rows x U blocks of units x P products in registers for the whole sum over k. Each element is one
+// chain of multiply-adds in the order of k, whatever R and U are: that is why a row's result does not depend on
+// where in the batch it stands, nor on the number of threads.
+#pragma once
+
+#include "simd/vec.h"
+
+namespace rnnfast::RNNFAST_ISA {
+
+/// A packed matrix operand: for each block of units, `depth` groups of P vectors.
+template <class Real>
+struct Panels {
+  const Real* data;
+  Index depth;   // k runs over 0..depth-1
+  Index stride;  // elements from one block to the next
+
+  const Real* block(Index number) const { return data + number * stride; }
+};
+
+/// Rows of a tile are at most this many, so that R x U x P accumulators leave registers for the operands.
+template <int P>
+inline constexpr int kMaxRows = kAccumulators / (P == 1 ? 4 : P);
+
+/// How many blocks of units a tile of R rows takes at once: the fewer the rows, the more blocks, because the
+/// multiply-adds of a tile must be many enough to hide their latency. A power of two.
+constexpr int blocks_at_once(int R, int P) {
+  int U = P == 1 ? 8 : 4;
+  while (U > 1 && R * U * P > kAccumulators) U /= 2;
+  return U;
+}
+
+inline constexpr int kMaxBlocks = 8;
+inline constexpr int kMaxPlanes = 4;
+
+/// What one tile covers.
+struct TileRange {
+  Index first_row;
+  Index rows;  // 1..kMaxRows
+  Index first_block;
+  Index blocks;  // 1..blocks_at_once
+};
+
+/// in/out accumulators of one tile: [R][U][planes][lanes]. Products p stand in planes first_plane + p.
+template <class Real>
+struct alignas(64) Accumulators {
+  static constexpr int kSize = 32 * kLanes<Real>;
+  static_assert(kSize >= kAccumulators / 3 * kMaxPlanes * kLanes<Real>);
+  Real data[kSize];
+
+  /// Row r, block u of a tile whose accumulators have `planes` vectors each.
+  RNNFAST_INLINE Real* at(const TileRange& tile, Index r, Index u, int planes) {
+    return data + (r * tile.blocks + u) * planes * kLanes<Real>;
+  }
+};
+
+/// The micro-kernel itself.
+///   acc     io   [R][U][acc_stride], of which P * lanes elements are used
+///   a       in   R pointers to rows of at least `depth` elements
+///   b       in   U blocks, b_stride apart, of (depth, P, lanes)
+template <class Real, int R, int U, int P>
+void multiply_tile(Real* acc, Index acc_stride, const Real* const* a, const Real* b, Index b_stride, Index depth) {
+  constexpr int L = kLanes<Real>;
+  Vec<Real> sum[R][U][P];
+#pragma GCC unroll 32
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+    for (int u = 0; u < U; ++u) {
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) sum[r][u][p] = load(acc + (r * U + u) * acc_stride + p * L);
+    }
+  }
+  const Real* row[R];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) row[r] = a[r];
+
+  // The operand with fewer vectors is the one that stays in registers while the other one passes.
+  for (Index k = 0; k < depth; ++k, b += P * L) {
+    if constexpr (R > U * P) {
+      Vec<Real> unit[U][P];
+#pragma GCC unroll 8
+      for (int u = 0; u < U; ++u) {
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) unit[u][p] = load(b + u * b_stride + p * L);
+      }
+#pragma GCC unroll 32
+      for (int r = 0; r < R; ++r) {
+        const Vec<Real> x = splat(row[r][k]);
+#pragma GCC unroll 8
+        for (int u = 0; u < U; ++u) {
+#pragma GCC unroll 4
+          for (int p = 0; p < P; ++p) sum[r][u][p] = fma(x, unit[u][p], sum[r][u][p]);
+        }
+      }
+    } else {
+      Vec<Real> x[R];
+#pragma GCC unroll 32
+      for (int r = 0; r < R; ++r) x[r] = splat(row[r][k]);
+#pragma GCC unroll 8
+      for (int u = 0; u < U; ++u) {
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) {
+          const Vec<Real> unit = load(b + u * b_stride + p * L);
+#pragma GCC unroll 32
+          for (int r = 0; r < R; ++r) sum[r][u][p] = fma(x[r], unit, sum[r][u][p]);
+        }
+      }
+    }
+  }
+
+#pragma GCC unroll 32
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+    for (int u = 0; u < U; ++u) {
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) store(acc + (r * U + u) * acc_stride + p * L, sum[r][u][p]);
+    }
+  }
+}
+
+template <class Real>
+using TileFunction = void (*)(Real* acc, Index acc_stride, const Real* const* a, const Real* b, Index b_stride,
+                              Index depth);
+
+/// The micro-kernels of all tile shapes with P products.
+template <class Real, int P>
+struct Tiles {
+  template <int R, int U>
+  static constexpr TileFunction<Real> shape() {
+    if constexpr (U <= blocks_at_once(R, P)) {
+      return multiply_tile<Real, R, U, P>;
+    } else {
+      return nullptr;
+    }
+  }
+
+  template <int R>
+  static TileFunction<Real> blocks(Index U) {
+    static constexpr TileFunction<Real> table[] = {shape<R, 1>(), shape<R, 2>(), nullptr, shape<R, 4>(),
+                                                   nullptr,       nullptr,       nullptr, shape<R, 8>()};
+    return table[U - 1];
+  }
+
+  static TileFunction<Real> get(Index R, Index U) {
+    switch (R) {
+      case 1: return blocks<1>(U);
+      case 2: return blocks<2>(U);
+      case 3: if constexpr (kMaxRows<P> >= 3) return blocks<3>(U); break;
+      case 4: if constexpr (kMaxRows<P> >= 4) return blocks<4>(U); break;
+      case 5: if constexpr (kMaxRows<P> >= 5) return blocks<5>(U); break;
+      case 6: if constexpr (kMaxRows<P> >= 6) return blocks<6>(U); break;
+      case 7: if constexpr (kMaxRows<P> >= 7) return blocks<7>(U); break;
+      case 8: if constexpr (kMaxRows<P> >= 8) return blocks<8>(U); break;
+      default: break;
+    }
+    __builtin_unreachable();
+  }
+};
+
+/// acc += a b for one tile; acc has `planes` vectors per row and block, the first P of which are added to.
+template <int P, class Real>
+RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const Real* const* a,
+                             const Panels<Real>& b) {
+  Tiles<Real, P>::get(tile.rows, tile.blocks)(acc, planes * kLanes<Real>, a, b.block(tile.first_block), b.stride,
+                                              b.depth);
+}
+
+/// Calls body(TileRange) for all tiles of a rows x blocks product. Rows are cut into tiles of nearly equal height:
+/// 32 rows are 5 5 5 5 6 6, not 6 6 6 6 6 2. All rows pass before the next blocks, whose panels stay in cache.
+template <int P, class Body>
+RNNFAST_INLINE void for_each_tile(Index rows, Index blocks, const Body& body) {
+  const Index tiles = (rows + kMaxRows<P> - 1) / kMaxRows<P>;
+  const Index tallest = (rows + tiles - 1) / tiles;
+  Index U = blocks_at_once(static_cast<int>(tallest), P);
+  for (Index block = 0; block < blocks; block += U) {
+    while (U > blocks - block) U /= 2;
+    for (Index tile = 0; tile < tiles; ++tile) {
+      const Index first = rows * tile / tiles;
+      body(TileRange{first, rows * (tile + 1) / tiles - first, block, U});
+    }
+  }
+}
+
+template <class Real>
+constexpr Index blocks_of(Index units) {
+  return (units + kLanes<Real> - 1) / kLanes<Real>;
+}
+
+}  // namespace rnnfast::RNNFAST_ISA

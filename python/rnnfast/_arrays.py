@@ -1,0 +1,52 @@
+"""Array-likes in, C-order arrays of one float dtype out. Dtypes are judged here, shapes in the bindings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def is_torch_tensor(value: Any) -> bool:
+    """Whether ``value`` is a PyTorch tensor, without importing PyTorch."""
+    kind = type(value)
+    return any(base.__module__.partition(".")[0] == "torch" and base.__name__ == "Tensor" for base in kind.__mro__)
+
+
+def float_dtype(dtype: Any, who: str) -> np.dtype[Any]:
+    """``dtype`` as float32 or float64 in native byte order; TypeError naming ``who`` otherwise."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"{who} is {dtype!r}; expected 'float32' or 'float64'") from None
+    if found not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise TypeError(f"{who} is {found}; expected 'float32' or 'float64'")
+    return found
+
+
+def as_float_array(value: Any, dtype: np.dtype[Any], who: str) -> Array:
+    """``value`` as an aligned C-order array of exactly ``dtype``.
+
+    A copy is made only where the memory layout asks for one. The dtype is never converted: a silent cast
+    would hide that data and parameters disagree. Lists of Python floats, which have no dtype, are accepted.
+    """
+    if type(value) is np.ndarray and value.dtype == dtype and value.flags.carray:
+        return value
+    if is_torch_tensor(value):
+        value = value.detach().numpy()
+    if isinstance(value, (np.ndarray, np.generic)) or hasattr(value, "__array__"):
+        array = np.asarray(value)
+        if array.dtype != dtype or not array.dtype.isnative:
+            raise TypeError(f"{who} has dtype {array.dtype}; expected {dtype}, from the layer's dtype")
+    else:
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise TypeError(f"{who} is not an array: {error}") from None
+        if array.dtype.kind not in "fiu" or array.dtype == object:
+            raise TypeError(f"{who} has dtype {array.dtype}; expected {dtype}, from the layer's dtype")
+        array = array.astype(dtype)
+    return np.require(array, requirements=["C", "A"])

@@ -1,0 +1,148 @@
+"""A series cut by time into training, validation and test part, scaled, and laid out in windows.
+
+A window is known by its origin: the last row that a forecast may look at. Its inputs are the ``lookback`` rows up to
+the origin, its targets the ``horizon`` rows after it. A window belongs to a part when all its targets do; its inputs
+may reach back into the part before, as they do when forecasts are made day by day.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+
+from rnnfast._arrays import Array
+from rnnfast.cli.dates import DAY
+from rnnfast.cli.errors import CliError
+from rnnfast.cli.series import Series
+
+TEST_SHARE = 0.2
+VALIDATION_SHARE = 0.2
+MIN_TRAINING_WINDOWS = 20
+YEAR_DAYS = 365.2425
+
+
+@dataclass(frozen=True)
+class Split:
+    """First rows of the validation and of the test part."""
+
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Means and standard deviations of the inputs, and the root mean square of the target's changes over a horizon."""
+
+    mean: Array
+    std: Array
+    change: float
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Inputs and targets of one part.
+
+    Attributes
+    ----------
+    origins : ndarray of int, shape (windows,)
+        Last row that each window looks at.
+    x : ndarray, shape (windows, lookback, inputs), float32
+        Scaled columns, then the calendar.
+    y : ndarray, shape (windows, horizon), float32
+        Scaled differences of the target to its value at the origin.
+    """
+
+    origins: Array
+    x: Array
+    y: Array
+
+
+def split_rows(series: Series, lookback: int, horizon: int, test_rows: int | None) -> Split:
+    """Cut a series: the last ``test_rows`` (a fifth when None) for the test, a fifth of the rest for validation.
+
+    Raises
+    ------
+    CliError
+        If there are too few rows: the message says how many are needed.
+    """
+    rows = len(series.values)
+    split = _cut(rows, test_rows)
+    if not _fits(split, rows, lookback, horizon):
+        needed = next(n for n in count(rows + 1) if _fits(_cut(n, test_rows), n, lookback, horizon))
+        raise CliError(
+            f"{series.label} has {rows} rows to use; at least {needed} are needed for --lookback {lookback} "
+            f"and --horizon {horizon}"
+        )
+    return split
+
+
+def _cut(rows: int, test_rows: int | None) -> Split:
+    test = rows - (round(TEST_SHARE * rows) if test_rows is None else test_rows)
+    return Split(test - round(VALIDATION_SHARE * test), test)
+
+
+def _fits(split: Split, rows: int, lookback: int, horizon: int) -> bool:
+    training = split.validation - lookback - horizon + 1
+    return training >= MIN_TRAINING_WINDOWS and min(split.test - split.validation, rows - split.test) >= horizon
+
+
+def calendar(series: Series) -> tuple[list[str], Array]:
+    """Names and values (rows, 0, 2 or 4) of sine and cosine of the time of the year and of the day.
+
+    They are known ahead from the date alone. The year is left out of series shorter than that, the time of
+    the day of series with a row a day or fewer.
+    """
+    names: list[str] = []
+    waves: list[Array] = []
+    if series.dates is not None and len(series.dates) > 1:
+        days = (series.dates - np.datetime64("1970-01-01", "us")).astype(np.int64) / DAY
+        span = float(days[-1] - days[0])
+        for name, period, wanted in (
+            ("year", YEAR_DAYS, span >= YEAR_DAYS and np.median(np.diff(days)) <= YEAR_DAYS / 4),
+            ("day", 1.0, np.median(np.diff(days)) <= 0.25),
+        ):
+            if wanted:
+                angle = 2 * np.pi * days / period
+                names += [f"sin({name})", f"cos({name})"]
+                waves += [np.sin(angle), np.cos(angle)]
+    return names, np.stack(waves, axis=1) if waves else np.empty((len(series.values), 0))
+
+
+def fit_scaling(series: Series, split: Split, horizon: int) -> Scaling:
+    """Scaling from the training part alone.
+
+    Raises
+    ------
+    CliError
+        If the target does not change there.
+    """
+    values = series.values[: split.validation]
+    std = values.std(axis=0)
+    target = values[:, 0]
+    change = np.sqrt(np.mean([np.mean((target[h:] - target[:-h]) ** 2) for h in range(1, horizon + 1)]))
+    if not std[0] > 1e-12 * abs(target).max():
+        raise CliError(f"{series.label}: column {series.names[0]!r} is constant in the training part: nothing to learn")
+    # A column that is constant so far says nothing yet; dividing by 1 keeps it finite.
+    constant = ~(std > 1e-12 * abs(values).max(axis=0))
+    return Scaling(values.mean(axis=0), np.where(constant, 1.0, std), float(change))
+
+
+def scaled_inputs(series: Series, scaling: Scaling) -> Array:
+    """Scaled columns and the calendar, shape (rows, inputs), float32."""
+    scaled = (series.values - scaling.mean) / scaling.std
+    return np.concatenate([scaled, calendar(series)[1]], axis=1).astype(np.float32)
+
+
+def make_windows(
+    series: Series, inputs: Array, scaling: Scaling, first: int, stop: int, lookback: int, horizon: int
+) -> Windows:
+    """Every window whose targets lie in the rows ``first`` to ``stop`` (not included) and all stood in the file."""
+    origins = np.arange(max(first, lookback) - 1, stop - horizon)
+    steps = np.arange(1, horizon + 1)
+    origins = origins[series.observed[origins[:, None] + steps].all(axis=1)]
+    x = inputs[origins[:, None] + np.arange(1 - lookback, 1)]
+    target = series.values[:, 0]
+    y = (target[origins[:, None] + steps] - target[origins, None]) / scaling.change
+    return Windows(origins, x, y.astype(np.float32))

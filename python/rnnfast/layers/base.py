@@ -1,0 +1,229 @@
+"""What every layer has in common: named parameters in one flat buffer, and the protocol of `Sequential`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+from rnnfast._arrays import Array, float_dtype, is_torch_tensor
+
+_size_limit: ContextVar[int | None] = ContextVar("size_limit", default=None)
+
+
+@contextmanager
+def limited_size(elements: int) -> Iterator[None]:
+    """Refuse parameters of more than ``elements`` numbers, before memory is taken, while the block runs.
+
+    A file that names huge layers then costs no more than the tensors that it holds.
+    """
+    token = _size_limit.set(elements)
+    try:
+        yield
+    finally:
+        _size_limit.reset(token)
+
+
+class Parameters:
+    """Named arrays that are views of one contiguous buffer.
+
+    One buffer makes an optimizer step, a global norm or an all-reduce one operation on one array.
+
+    Attributes
+    ----------
+    shapes : dict of str to tuple of int
+        The shape of every parameter, in the order of the buffer.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]) -> None:
+        self.shapes = dict(shapes)
+        self.size = sum(math.prod(shape) for shape in self.shapes.values())
+        limit = _size_limit.get()
+        if limit is not None and self.size > limit:
+            raise ValueError(f"parameters of shapes {self.shapes} are {self.size} numbers; expected at most {limit}")
+        self._version = 0
+        self._flat: Array = np.zeros(self.size, dtype)
+        self._views = self.views(self._flat)
+
+    @property
+    def flat(self) -> Array:
+        """Every parameter, one after the other in the order of their names, shape (size,). Written in place only."""
+        return self._flat
+
+    @property
+    def version(self) -> int:
+        """Grows at every change, so that whatever was derived from the values knows that it is stale."""
+        return self._version
+
+    def views(self, flat: Array) -> dict[str, Array]:
+        """The parameters' names and shapes laid over another buffer of the same size, such as a gradient."""
+        views, start = {}, 0
+        for name, shape in self.shapes.items():
+            stop = start + math.prod(shape)
+            views[name] = flat[start:stop].reshape(shape)
+            start = stop
+        return views
+
+    def rebind(self, flat: Array) -> None:
+        """Move the values into ``flat``, of the same size and dtype, which is the buffer from now on."""
+        flat[...] = self._flat
+        self._flat = flat
+        self._views = self.views(flat)
+
+    def changed(self) -> None:
+        """Say that ``flat`` was written to."""
+        self._version += 1
+
+    def __getitem__(self, name: str) -> Array:
+        return self._views[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.shapes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_views"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._flat = self._flat.copy()
+        self._views = self.views(self._flat)
+
+
+class JoinedParameters(Parameters):
+    """The parameters of several layers in one buffer, each named with its layer's prefix: "0.weight".
+
+    The layers' own parameters become views of the joined buffer. A layer may stand in several models: the
+    model that is used last takes the layer's values into its own buffer again.
+    """
+
+    def __init__(self, parts: Mapping[str, Parameters], dtype: np.dtype[Any]) -> None:
+        shapes = {f"{prefix}.{name}": shape for prefix, part in parts.items() for name, shape in part.shapes.items()}
+        super().__init__(shapes, dtype)
+        self._parts = list(parts.values())
+        self._take_over()
+
+    @property
+    def flat(self) -> Array:
+        self._take_over()
+        return self._flat
+
+    @property
+    def version(self) -> int:
+        return sum(part.version for part in self._parts)
+
+    def changed(self) -> None:
+        for part in self._parts:
+            part.changed()
+
+    def __getitem__(self, name: str) -> Array:
+        self._take_over()
+        return self._views[name]
+
+    def _take_over(self) -> None:
+        start = 0
+        for part in self._parts:
+            stop = start + part.size
+            if part.flat.base is not self._flat:
+                part.rebind(self._flat[start:stop])
+            start = stop
+
+
+class Layer:
+    """A layer of a `Sequential` model.
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+        float32 or float64: of the parameters, and of every array that goes in or comes out.
+    parameters : Parameters
+        Empty for a layer that learns nothing.
+    reduces_time : bool
+        Whether a sequence (T, N, ...) goes in and one value a sequence (N, ...) comes out.
+
+    Notes
+    -----
+    Sequences are time-major in this protocol, whatever layout the model shows. A recurrent layer is one with
+    an attribute ``batch_first``.
+    """
+
+    reduces_time = False
+
+    def __init__(self, dtype: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.dtype = float_dtype(dtype, f"{type(self).__name__}: dtype")
+        self.parameters = Parameters(shapes, self.dtype)
+
+    def config(self) -> dict[str, Any]:
+        """Arguments that construct a layer of the same shape (values that JSON can hold)."""
+        raise NotImplementedError
+
+    def apply(self, x: Array) -> Array:
+        """Output for the input ``x``; keeps nothing."""
+        raise NotImplementedError
+
+    def trace(self, x: Array) -> tuple[Array, Any]:
+        """Output for ``x`` and the tape that `pull_back` needs."""
+        raise NotImplementedError
+
+    def pull_back(self, tape: Any, dy: Array, grad: Array, need_dx: bool) -> Array | None:
+        """Gradient through the layer.
+
+        ``grad``, the shape of ``parameters.flat``, is overwritten with the parameters' gradient.
+        Returns dL/dx, or None when ``need_dx`` is false.
+        """
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the parameters by name. Changing one does not change the layer: use `load_state_dict`."""
+        return {name: self.parameters[name].copy() for name in self.parameters}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set every parameter.
+
+        Parameters
+        ----------
+        state : mapping of str to array_like
+            Exactly the names and shapes of `state_dict`. Arrays of any float dtype and PyTorch CPU tensors
+            are accepted and converted to the layer's dtype.
+
+        Raises
+        ------
+        TypeError
+            If ``state`` is no mapping, or a value is no array of floating-point numbers.
+        ValueError
+            If a name is missing or unknown, or a shape differs. Nothing is changed then.
+        """
+        who = f"{type(self).__name__}.load_state_dict"
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{who}: state is {type(state).__name__}; expected a mapping of names to arrays")
+        missing = [name for name in self.parameters if name not in state]
+        unknown = [name for name in state if name not in self.parameters]
+        if missing or unknown:
+            raise ValueError(f"{who}: missing parameters {missing}, unknown parameters {unknown}")
+        arrays = {}
+        for name in self.parameters:
+            value = state[name]
+            if is_torch_tensor(value):
+                value = value.detach().cpu().numpy()
+            array = np.asarray(value)
+            if array.dtype.kind != "f":
+                raise TypeError(f"{who}: {name} has dtype {array.dtype}; expected floating-point numbers")
+            if array.shape != self.parameters[name].shape:
+                raise ValueError(
+                    f"{who}: {name} has shape {array.shape}; expected {self.parameters[name].shape}, "
+                    f"from the sizes that {type(self).__name__} was made with"
+                )
+            arrays[name] = array
+        for name, array in arrays.items():
+            self.parameters[name][...] = array
+        self.parameters.changed()
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
+        return f"{type(self).__name__}({arguments})"
