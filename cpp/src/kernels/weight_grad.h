@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Weight gradients: dw_ih += sum da x', dw_hh += sum da h_prev', db += sum da, over rows (t, n).
 //
-// One product serves all of them: the columns x, h_prev and a column of ones stand side by side. Rows are summed
-// in pieces of a fixed height, each in registers from zero: that bounds the rounding error of long sums and makes
-// the result independent of the number of threads, which divide the gates among them.
+// One product serves both matrices: the columns of x and h_prev stand side by side, so that few inputs waste no
+// lanes. Rows are summed in pieces of a fixed height, each in registers from zero: that bounds the rounding error of
+// long sums and makes the result independent of the number of threads, which divide the gates among them.
 #pragma once
 
 #include "kernels/pack.h"
@@ -37,12 +37,12 @@ class WeightGrad {
   const Dims& d;
   const BackwardArgs<Real>& args;
   Real* const da_columns;  // (planes * H, kPieceRows): a row of this is a gate's gradient over the piece
-  Real* const inputs;      // [blocks of columns][kPieceRows][lanes] of [x, h_prev, 1]
+  Real* const inputs;      // [blocks of columns][kPieceRows][lanes] of [x, h_prev]
 
   WeightGrad(const Dims& dims, const BackwardArgs<Real>& a, Real* work)
       : d(dims), args(a), da_columns(work), inputs(work + CellMath::kPlanes * d.H * kPieceRows) {}
 
-  static Index columns(const Dims& d) { return d.I + d.H + 1; }
+  static Index columns(const Dims& d) { return d.I + d.H; }
 
   void add_piece(const Real* x, const Real* h_prev, const Real* da, Index rows, Range gates) const {
     const Index row_size = CellMath::kPlanes * d.H;
@@ -51,16 +51,22 @@ class WeightGrad {
     pack_inputs(x, h_prev, rows);
     const Panels<Real> panels{inputs, rows, kPieceRows * L};
     for_each_tile<1>(gates.last - gates.first, blocks_of<Real>(columns(d)), [&](const TileRange& tile) {
-      Accumulators<Real> acc{};
+      Accumulators<Real> acc;
       const Real* gate[kMaxRows<1>];
       for (Index r = 0; r < tile.rows; ++r) {
-        gate[r] = da_columns + (gates.first + tile.first_row + r) * kPieceRows;
+        const Index position = gates.first + tile.first_row + r;
+        gate[r] = da_columns + position * kPieceRows;
+        for (Index u = 0; u < tile.blocks; ++u) store(acc.at(tile, r, u, 1), Vec<Real>{});
+        for_each_target(position, tile.first_block * L, tile.blocks * L, prefetch_columns);
       }
       multiply<1>(tile, acc.data, 1, gate, panels);
       for (Index r = 0; r < tile.rows; ++r) {
-        scatter(acc.at(tile, r, 0, 1), gates.first + tile.first_row + r, tile.first_block * L, tile.blocks * L);
+        const Real* sums = acc.at(tile, r, 0, 1);
+        for_each_target(gates.first + tile.first_row + r, tile.first_block * L, tile.blocks * L,
+                        [&](Real* to, Index skip, Index count) { add_columns(to, sums + skip, count); });
       }
     });
+    if (args.db_ih != nullptr) add_bias(da, rows, gates);
   }
 
   void pack_inputs(const Real* x, const Real* h_prev, Index rows) const {
@@ -82,33 +88,60 @@ class WeightGrad {
 
   Real input(const Real* x, const Real* h_prev, Index column) const {
     if (column < d.I) return x[column];
-    if (column < d.I + d.H) return h_prev[column - d.I];
-    return column == d.I + d.H ? Real(1) : Real(0);
+    return column < d.I + d.H ? h_prev[column - d.I] : Real(0);
   }
 
-  /// Adds `count` columns from `first` on, of the gate that stands at `position` in (planes, H).
-  void scatter(const Real* sums, Index position, Index first, Index count) const {
+  /// Where the products of the gate at `position` in (planes, H) with the columns first..first+count-1 belong:
+  /// calls body(address, columns to skip, columns) for its rows of dw_ih and dw_hh.
+  template <class Body>
+  RNNFAST_INLINE void for_each_target(Index position, Index first, Index count, const Body& body) const {
     const int plane = static_cast<int>(position / d.H);
     const Index unit = position % d.H;
+    const Index end = first + count < columns(d) ? first + count : columns(d);
     const int of_input = plane - CellMath::kInputPlane;
-    const int of_recurrent = plane - CellMath::kRecurrentPlane;
-    if (of_input >= 0 && of_input < CellMath::kProducts) {
+    if (of_input >= 0 && of_input < CellMath::kProducts && first < d.I) {
       const Index row = CellMath::kInputGate[of_input] * d.H + unit;
-      add_columns(args.dw_ih + row * d.I, d.I, sums, first, count);
-      if (args.db_ih != nullptr) add_columns(args.db_ih + row, 1, sums, first - d.I - d.H, count);
+      body(args.dw_ih + row * d.I + first, Index{0}, (end < d.I ? end : d.I) - first);
     }
-    if (of_recurrent >= 0 && of_recurrent < CellMath::kProducts) {
+    const int of_recurrent = plane - CellMath::kRecurrentPlane;
+    if (of_recurrent >= 0 && of_recurrent < CellMath::kProducts && end > d.I) {
       const Index row = CellMath::kRecurrentGate[of_recurrent] * d.H + unit;
-      add_columns(args.dw_hh + row * d.H, d.H, sums, first - d.I, count);
-      if (args.db_hh != nullptr) add_columns(args.db_hh + row, 1, sums, first - d.I - d.H, count);
+      const Index skip = first < d.I ? d.I - first : 0;
+      body(args.dw_hh + row * d.H + first + skip - d.I, skip, end - first - skip);
     }
   }
 
-  /// to[first + j] += sums[j] for the j that fall into [0, size).
-  static void add_columns(Real* to, Index size, const Real* sums, Index first, Index count) {
-    const Index from = first < 0 ? -first : 0;
-    const Index until = size - first < count ? size - first : count;
-    for (Index j = from; j < until; ++j) to[first + j] += sums[j];
+  static RNNFAST_INLINE void prefetch_columns(Real* to, Index /*skip*/, Index count) {
+    for (Index j = 0; j < count; j += L) __builtin_prefetch(to + j, 1);
+  }
+
+  static RNNFAST_INLINE void add_columns(Real* to, const Real* sums, Index count) {
+    for (Index j = 0; j < count; j += L) {
+      const Index width = lanes_left<Real>(j, count);
+      store_lanes(to + j, load_lanes(to + j, width) + load_lanes(sums + j, width), width);
+    }
+  }
+
+  void add_bias(const Real* da, Index rows, Range gates) const {
+    const Index row_size = CellMath::kPlanes * d.H;
+    for (Index position = gates.first; position < gates.last;) {
+      const Index unit = position % d.H;
+      Index width = lanes_left<Real>(position, gates.last);
+      if (width > d.H - unit) width = d.H - unit;
+      Vec<Real> sum{};
+      for (Index m = 0; m < rows; ++m) sum = sum + load_lanes(da + m * row_size + position, width);
+      Real sums[L];
+      store(sums, sum);
+      const int of_input = static_cast<int>(position / d.H) - CellMath::kInputPlane;
+      if (of_input >= 0 && of_input < CellMath::kProducts) {
+        add_columns(args.db_ih + CellMath::kInputGate[of_input] * d.H + unit, sums, width);
+      }
+      const int of_recurrent = static_cast<int>(position / d.H) - CellMath::kRecurrentPlane;
+      if (of_recurrent >= 0 && of_recurrent < CellMath::kProducts) {
+        add_columns(args.db_hh + CellMath::kRecurrentGate[of_recurrent] * d.H + unit, sums, width);
+      }
+      position += width;
+    }
   }
 };
 
