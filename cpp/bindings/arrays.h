@@ -51,8 +51,9 @@ class Checker {
       type_error(std::string(name) + " has dtype " + py::str(py::object(array.dtype())).cast<std::string>() +
                  "; expected " + dtype_name<Real>() + " as the weights");
     }
-    const std::string described = std::string(name) + " has shape " + text(array);
-    if (static_cast<std::size_t>(array.ndim()) != rank) value_error(described + "; expected " + axes);
+    if (static_cast<std::size_t>(array.ndim()) != rank) {
+      value_error(std::string(name) + " has shape " + text(array) + "; expected " + axes);
+    }
     if ((array.flags() & py::array::c_style) == 0) {
       value_error(std::string(name) + " is not in C order; expected a contiguous array");
     }

@@ -43,8 +43,8 @@ class Pool {
   /// One call at a time holds the pool.
   bool try_hold() { return held_.try_lock(); }
 
-  /// Wakes workers 1..wanted-1, starting those that do not exist. Returns how many members there are.
-  int wake(int wanted) {
+  /// Starts those of workers 1..wanted-1 that do not exist. Returns how many members there are.
+  int enlist(int wanted) {
     while (static_cast<int>(workers_.size()) < wanted - 1) {
       const int member = static_cast<int>(workers_.size()) + 1;
       const std::uint64_t seen = job_.load();
@@ -57,16 +57,16 @@ class Pool {
       }
     }
     const int members = static_cast<int>(workers_.size()) + 1;
-    set_awake(true);
     return members < wanted ? members : wanted;
   }
 
   void release() {
-    set_awake(false);
+    if (awake_.load(std::memory_order_relaxed)) set_awake(false);
     held_.unlock();
   }
 
   void run(int members, void (*body)(void*, int), void* context) {
+    if (!awake_.load(std::memory_order_relaxed)) set_awake(true);
     body_ = body;
     context_ = context;
     remaining_.store(members - 1, std::memory_order_relaxed);
@@ -184,18 +184,18 @@ void stop_threads() noexcept {
 Team::Team(int wanted) noexcept {
   if (wanted <= 1 || !pool().try_hold()) return;
   holds_pool_ = true;
-  size_ = pool().wake(wanted > kMaxThreads ? kMaxThreads : wanted);
+  size_ = pool().enlist(wanted > kMaxThreads ? kMaxThreads : wanted);
 }
 
 Team::~Team() {
   if (holds_pool_) pool().release();
 }
 
-void Team::run(void (*body)(void*, int), void* context) noexcept {
-  if (size_ == 1) {
+void Team::run(int members, void (*body)(void*, int), void* context) noexcept {
+  if (members <= 1) {
     body(context, 0);
   } else {
-    pool().run(size_, body, context);
+    pool().run(members < size_ ? members : size_, body, context);
   }
 }
 

@@ -2,7 +2,7 @@
 // Threads lent to one call.
 //
 // An own small pool: OpenMP runtimes clash inside one Python process and hang after fork. Threads start at the
-// first call that can use them, spin only while a call is running, never touch Python, and start anew in a forked
+// first call that can use them, wake when a call has parallel work, spin only until that call ends, never touch Python, and start anew in a forked
 // child. When two calls want the pool at once, the second one runs on its own thread alone: results do not
 // depend on the number of threads.
 #pragma once
@@ -29,8 +29,8 @@ class Team {
 
   int size() const noexcept { return size_; }
 
-  /// Runs body(context, member) on every member and returns when all are done. `body` must not throw.
-  void run(void (*body)(void*, int), void* context) noexcept;
+  /// Runs body(context, member) for member < members <= size() and returns when all are done. `body` must not throw.
+  void run(int members, void (*body)(void*, int), void* context) noexcept;
 
  private:
   int size_ = 1;

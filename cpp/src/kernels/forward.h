@@ -34,6 +34,7 @@ class Forward {
   static constexpr int kPlanes = CellMath::kPlanes;
   static constexpr int kInputPlane = CellMath::kInputPlane;
   static constexpr int kRecurrentPlane = CellMath::kRecurrentPlane;
+  static constexpr Index kFewInputs = 2;            // per row of the batch
   static constexpr Index kChunkBytes = 256 * 1024;  // of pre-activations: a part of any L2 cache
 
   const Dims& d;
@@ -70,18 +71,25 @@ class Forward {
     return {scratch, (rows.last - rows.first) * row, row, d.H};
   }
 
+  /// Whether input and recurrent products are summed in one go, step by step, instead of chunk by chunk: it saves
+  /// the way of the pre-activations through memory, but reads w_ih at every step. The bits are the same.
+  bool sum_at_once(Index rows) const { return d.T == 1 || d.I <= kFewInputs * rows; }
+
   /// Rows first..last of the batch, from the first step to the last.
   void run_rows(Range rows, Real* scratch) const {
     const Index height = rows.last - rows.first;
     const Index chunk = chunk_steps(d, height);
+    const bool at_once = sum_at_once(height);
     for (Index t0 = 0; t0 < d.T; t0 += chunk) {
       const Index steps = d.T - t0 < chunk ? d.T - t0 : chunk;
       const GateRows gates = gate_rows(t0, rows, scratch);
-      for_each_tile<P>(steps * height, pack.blocks,
-                       [&](const TileRange& tile) { project(tile, t0, rows, gates); });
+      if (!at_once) {
+        for_each_tile<P>(steps * height, pack.blocks,
+                         [&](const TileRange& tile) { project(tile, t0, rows, gates); });
+      }
       for (Index step = 0; step < steps; ++step) {
         for_each_tile<P>(height, pack.blocks,
-                         [&](const TileRange& tile) { advance(tile, t0 + step, step, rows, gates); });
+                         [&](const TileRange& tile) { advance(tile, t0 + step, step, rows, gates, at_once); });
       }
     }
   }
@@ -116,23 +124,26 @@ class Forward {
   }
 
   /// One time step of one tile: adds w_hh h[t-1] to the pre-activations and computes the cell.
-  void advance(const TileRange& tile, Index t, Index step, Range rows, const GateRows& gates) const {
+  void advance(const TileRange& tile, Index t, Index step, Range rows, const GateRows& gates, bool at_once) const {
     Accumulators<Real> acc;
+    const Real* x[kMaxRows<P>];
     const Real* h_prev[kMaxRows<P>];
     for (Index r = 0; r < tile.rows; ++r) {
       const Index row = tile.first_row + r;
+      x[r] = args.x + (t * d.N + rows.first + row) * d.I;
       h_prev[r] = args.h + (t * d.N + rows.first + row) * d.H;
       const Real* from = gates.at(step, row);
       for (Index u = 0; u < tile.blocks; ++u) {
         const Index unit = (tile.first_block + u) * L;
         for (int plane = 0; plane < kPlanes; ++plane) {
-          const Vec<Real> start = plane >= kInputPlane && plane < kInputPlane + P
-                                      ? load_lanes(from + plane * gates.plane_stride + unit, lanes_left<Real>(unit, d.H))
-                                      : load(bias(plane, tile.first_block + u));
-          store(acc.at(tile, r, u, kPlanes) + plane * L, start);
+          const bool projected = !at_once && plane >= kInputPlane && plane < kInputPlane + P;
+          store(acc.at(tile, r, u, kPlanes) + plane * L,
+                projected ? load_lanes(from + plane * gates.plane_stride + unit, lanes_left<Real>(unit, d.H))
+                          : load(bias(plane, tile.first_block + u)));
         }
       }
     }
+    if (at_once) multiply<P>(tile, acc.data + kInputPlane * L, kPlanes, x, pack.w_ih);
     multiply<P>(tile, acc.data + kRecurrentPlane * L, kPlanes, h_prev, pack.w_hh);
     for (Index r = 0; r < tile.rows; ++r) {
       const Index row = rows.first + tile.first_row + r;

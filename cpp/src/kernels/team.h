@@ -31,20 +31,9 @@ inline int thread_count(const Dims& d, int available) {
 /// Runs body(member) on the first `members` of the team.
 template <class Body>
 inline void parallel(Team& team, int members, const Body& body) {
-  if (members <= 1) {
-    body(0);
-    return;
-  }
-  struct Context {
-    const Body* body;
-    int members;
-  } context{&body, members};
   team.run(
-      [](void* opaque, int member) {
-        const Context& c = *static_cast<const Context*>(opaque);
-        if (member < c.members) (*c.body)(member);
-      },
-      &context);
+      members, [](void* context, int member) { (*static_cast<const Body*>(context))(member); },
+      const_cast<void*>(static_cast<const void*>(&body)));
 }
 
 }  // namespace rnnfast::RNNFAST_ISA

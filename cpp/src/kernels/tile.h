@@ -27,14 +27,14 @@ template <int P>
 inline constexpr int kMaxRows = kAccumulators / (P == 1 ? 4 : P);
 
 /// How many blocks of units a tile of R rows takes at once: the fewer the rows, the more blocks, because the
-/// multiply-adds of a tile must be many enough to hide their latency. A power of two.
+/// multiply-adds of a tile must be many enough to hide their latency. More streams than these do not add any speed.
+/// A power of two.
 constexpr int blocks_at_once(int R, int P) {
-  int U = P == 1 ? 8 : 4;
+  int U = P == 1 ? 4 : 2;
   while (U > 1 && R * U * P > kAccumulators) U /= 2;
   return U;
 }
 
-inline constexpr int kMaxBlocks = 8;
 inline constexpr int kMaxPlanes = 4;
 
 /// What one tile covers.
@@ -140,8 +140,7 @@ struct Tiles {
 
   template <int R>
   static TileFunction<Real> blocks(Index U) {
-    static constexpr TileFunction<Real> table[] = {shape<R, 1>(), shape<R, 2>(), nullptr, shape<R, 4>(),
-                                                   nullptr,       nullptr,       nullptr, shape<R, 8>()};
+    static constexpr TileFunction<Real> table[] = {shape<R, 1>(), shape<R, 2>(), nullptr, shape<R, 4>()};
     return table[U - 1];
   }
 
