@@ -42,7 +42,7 @@ inline Real read_all(const Real* data, Index count) {
 }
 
 template <class Real>
-constexpr MachineLoops<Real> machine_loops() {
+constexpr MachineLoops<Real> loops_of_this_isa() {
   return {.round_flops = 2 * kAccumulators * kLanes<Real>,
           .multiply_adds = multiply_adds<Real>,
           .read_step = kReadStep<Real>,

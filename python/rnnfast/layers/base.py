@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -31,27 +31,32 @@ def limited_size(elements: int) -> Iterator[None]:
 class Parameters:
     """Named arrays that are views of one contiguous buffer.
 
-    One buffer makes an optimizer step, a global norm or an all-reduce one operation on one array.
+    One buffer makes an optimizer step or a global norm one operation on one array.
 
     Attributes
     ----------
     shapes : dict of str to tuple of int
         The shape of every parameter, in the order of the buffer.
+    size : int
+        Numbers in all of them.
+    dtype : numpy.dtype
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]) -> None:
         self.shapes = dict(shapes)
         self.size = sum(math.prod(shape) for shape in self.shapes.values())
+        self.dtype = dtype
         limit = _size_limit.get()
         if limit is not None and self.size > limit:
             raise ValueError(f"parameters of shapes {self.shapes} are {self.size} numbers; expected at most {limit}")
         self._version = 0
+        self.on_change: Callable[[], object] = lambda: None
         self._flat: Array = np.zeros(self.size, dtype)
         self._views = self.views(self._flat)
 
     @property
     def flat(self) -> Array:
-        """Every parameter, one after the other in the order of their names, shape (size,). Written in place only."""
+        """Every parameter, one after the other in the order of their names, shape (size,)."""
         return self._flat
 
     @property
@@ -68,15 +73,17 @@ class Parameters:
             start = stop
         return views
 
-    def rebind(self, flat: Array) -> None:
-        """Move the values into ``flat``, of the same size and dtype, which is the buffer from now on."""
-        flat[...] = self._flat
-        self._flat = flat
-        self._views = self.views(flat)
+    def subtract(self, delta: Array) -> None:
+        """Take ``delta``, shape (size,), from the values."""
+        # Said before as well as after: if an exception comes between, nothing stale stays in use.
+        self.changed()
+        self._flat -= delta
+        self.changed()
 
     def changed(self) -> None:
-        """Say that ``flat`` was written to."""
+        """Say that the values were written to; calls ``on_change``, by which packed copies learn of it."""
         self._version += 1
+        self.on_change()
 
     def __getitem__(self, name: str) -> Array:
         return self._views[name]
@@ -87,52 +94,58 @@ class Parameters:
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
 
+    # A copy's views must be of the copy's buffer.
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_views"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_views", "on_change")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._flat = self._flat.copy()
         self._views = self.views(self._flat)
+        self.on_change = lambda: None
 
 
 class JoinedParameters(Parameters):
-    """The parameters of several layers in one buffer, each named with its layer's prefix: "0.weight".
+    """The parameters of several layers, each name with its layer's prefix: "0.weight".
 
-    The layers' own parameters become views of the joined buffer. A layer may stand in several models: the
-    model that is used last takes the layer's values into its own buffer again.
+    The values stay in the layers' buffers, whose addresses the kernels hold; nothing is kept twice, and a layer may
+    stand in several models. Gradients and what optimizers remember are flat over all layers.
     """
 
     def __init__(self, parts: Mapping[str, Parameters], dtype: np.dtype[Any]) -> None:
-        shapes = {f"{prefix}.{name}": shape for prefix, part in parts.items() for name, shape in part.shapes.items()}
-        super().__init__(shapes, dtype)
-        self._parts = list(parts.values())
-        self._take_over()
+        self.shapes = {f"{prefix}.{name}": part.shapes[name] for prefix, part in parts.items() for name in part}
+        self.size = sum(part.size for part in parts.values())
+        self.dtype = dtype
+        self._parts = dict(parts)
 
     @property
     def flat(self) -> Array:
-        self._take_over()
-        return self._flat
+        """A read-only copy of all values."""
+        flat = np.concatenate([np.empty(0, self.dtype), *(part.flat for part in self._parts.values() if part.size)])
+        flat.flags.writeable = False
+        return flat
 
     @property
     def version(self) -> int:
-        return sum(part.version for part in self._parts)
+        return sum(part.version for part in self._parts.values())
+
+    def subtract(self, delta: Array) -> None:
+        start = 0
+        for part in self._parts.values():
+            if part.size:
+                part.subtract(delta[start : start + part.size])
+            start += part.size
 
     def changed(self) -> None:
-        for part in self._parts:
+        for part in self._parts.values():
             part.changed()
 
     def __getitem__(self, name: str) -> Array:
-        self._take_over()
-        return self._views[name]
+        prefix, _, rest = name.partition(".")
+        return self._parts[prefix][rest]
 
-    def _take_over(self) -> None:
-        start = 0
-        for part in self._parts:
-            stop = start + part.size
-            if part.flat.base is not self._flat:
-                part.rebind(self._flat[start:stop])
-            start = stop
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
 
 
 class Layer:

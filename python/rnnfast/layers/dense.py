@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast._arrays import Array, as_float_array
+from rnnfast._checks import integer
 from rnnfast.layers.base import Layer
 
 
@@ -77,15 +78,12 @@ class Dense(Layer):
         dtype: Any = "float32",
         seed: int | None = None,
     ) -> None:
-        for name, size in (("in_features", in_features), ("out_features", out_features)):
-            if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
-                raise TypeError(f"Dense: {name} is {size!r}; expected an integer")
-            if size < 1:
-                raise ValueError(f"Dense: {name} is {size}; expected at least 1")
+        self.in_features = integer("Dense", "in_features", in_features, 1)
+        self.out_features = integer("Dense", "out_features", out_features, 1)
+        if not (activation is None or isinstance(activation, str)):
+            raise TypeError(f"Dense: activation is {activation!r}; expected None or one of {list(_ACTIVATIONS)}")
         if activation is not None and activation not in _ACTIVATIONS:
             raise ValueError(f"Dense: activation is {activation!r}; expected None or one of {list(_ACTIVATIONS)}")
-        self.in_features = int(in_features)
-        self.out_features = int(out_features)
         self.activation = activation
         self.bias = bool(bias)
         shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
@@ -130,9 +128,7 @@ class Dense(Layer):
 
     def trace(self, x: Array) -> tuple[Array, Any]:
         if x.ndim == 0 or x.shape[-1] != self.in_features:
-            raise ValueError(
-                f"Dense: x has shape {x.shape}; expected (..., {self.in_features}), from in_features"
-            )
+            raise ValueError(f"Dense: x has shape {x.shape}; expected (..., {self.in_features}), from in_features")
         # One product over all rows: matmul of a stack would call BLAS once a step.
         rows = x.reshape(-1, self.in_features)
         y: Array = rows @ self.parameters["weight"].T

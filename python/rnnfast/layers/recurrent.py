@@ -101,14 +101,29 @@ class RecurrentLayer(Layer):
         bound = 1.0 / math.sqrt(self.hidden_size)
         self.parameters.flat[...] = np.random.default_rng(seed).uniform(-bound, bound, self.parameters.flat.size)
 
-        self._weights = _core.Weights(
-            cell=cell,
+        self._cell = cell
+        self._weights = self._new_weights()
+
+    def _new_weights(self) -> _core.Weights:
+        """The parameters for the kernels, which pack them anew after every change."""
+        weights = _core.Weights(
+            cell=self._cell,
             w_ih=self.parameters["weight_ih_l0"],
             w_hh=self.parameters["weight_hh_l0"],
-            b_ih=self.parameters["bias_ih_l0"] if bias else None,
-            b_hh=self.parameters["bias_hh_l0"] if bias else None,
+            b_ih=self.parameters["bias_ih_l0"] if self.bias else None,
+            b_hh=self.parameters["bias_hh_l0"] if self.bias else None,
         )
-        self._packed_version = self.parameters.version
+        self.parameters.on_change = weights.invalidate
+        return weights
+
+    # Copies and pickles share nothing with the layer: their kernels see their own parameters.
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_weights"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._weights = self._new_weights()
 
     def config(self) -> dict[str, Any]:
         return {
@@ -146,7 +161,7 @@ class RecurrentLayer(Layer):
             If a shape does not fit.
         """
         x, states, layout = self._inputs(type(self).__name__, x, state, lengths)
-        h, c, _ = _core.forward(weights=self._fresh_weights(), x=x, h0=states[0], c0=states[1], training=False)
+        h, c, _ = _core.forward(weights=self._weights, x=x, h0=states[0], c0=states[1], training=False)
         return _from_time_major(h[1:], layout), self._state(h[-1].copy(), c, layout)
 
     def forward(self, x: Any, state: State = None, *, lengths: Any = None) -> tuple[Array, State, Tape]:
@@ -160,7 +175,7 @@ class RecurrentLayer(Layer):
             For `backward`. Neither ``x`` nor the parameters may change before that.
         """
         x, states, layout = self._inputs(f"{type(self).__name__}.forward", x, state, lengths)
-        h, c, gates = _core.forward(weights=self._fresh_weights(), x=x, h0=states[0], c0=states[1], training=True)
+        h, c, gates = _core.forward(weights=self._weights, x=x, h0=states[0], c0=states[1], training=True)
         h.flags.writeable = False
         tape = Tape(self, x, h, c, gates, layout)
         last_c = None if c is None else c[-1].copy()
@@ -195,12 +210,11 @@ class RecurrentLayer(Layer):
         ----------
         Werbos (1990), Backpropagation through time, Proceedings of the IEEE 78(10).
         """
-        flat = np.zeros_like(self.parameters.flat)
-        dx, dstates, layout = self._backpropagate(tape, dy, dstate, flat, keep=keep, need_dx=True)
+        flat = np.zeros(self.parameters.size, self.dtype)
+        grads = self.parameters.views(flat)
+        dx, dstates, layout = self._backpropagate(tape, dy, dstate, grads, keep=keep, need_dx=True)
         assert dx is not None
-        return Gradients(
-            _from_time_major(dx, layout), self._state(*dstates, layout), self.parameters.views(flat), flat
-        )
+        return Gradients(_from_time_major(dx, layout), self._state(*dstates, layout), grads, flat)
 
     def stream(self, batch: int = 1) -> Stream:
         """The layer run step by step on ``batch`` sequences at once, with the state kept inside.
@@ -214,17 +228,17 @@ class RecurrentLayer(Layer):
 
     def apply(self, x: Array) -> Array:
         states = self._zero_states(x.shape[1])
-        h, _, _ = _core.forward(weights=self._fresh_weights(), x=x, h0=states[0], c0=states[1], training=False)
+        h, _, _ = _core.forward(weights=self._weights, x=x, h0=states[0], c0=states[1], training=False)
         return h[1:]
 
     def trace(self, x: Array) -> tuple[Array, Tape]:
         states = self._zero_states(x.shape[1])
-        h, c, gates = _core.forward(weights=self._fresh_weights(), x=x, h0=states[0], c0=states[1], training=True)
+        h, c, gates = _core.forward(weights=self._weights, x=x, h0=states[0], c0=states[1], training=True)
         return h[1:], Tape(self, x, h, c, gates, "T N")
 
     def pull_back(self, tape: Tape, dy: Array, grad: Array, need_dx: bool) -> Array | None:
         grad[...] = 0
-        return self._backpropagate(tape, dy, None, grad, keep=False, need_dx=need_dx)[0]
+        return self._backpropagate(tape, dy, None, self.parameters.views(grad), keep=False, need_dx=need_dx)[0]
 
     # Shapes in and out.
 
@@ -274,14 +288,8 @@ class RecurrentLayer(Layer):
         shape = (1, self.hidden_size) if layout == "T" else (1, h.shape[0], self.hidden_size)
         return h.reshape(shape) if c is None else (h.reshape(shape), c.reshape(shape))
 
-    def _fresh_weights(self) -> _core.Weights:
-        if self._packed_version != self.parameters.version:
-            self._packed_version = self.parameters.version
-            self._weights.invalidate()
-        return self._weights
-
     def _backpropagate(
-        self, tape: Tape, dy: Any, dstate: State, flat: Array, *, keep: bool, need_dx: bool
+        self, tape: Tape, dy: Any, dstate: State, grads: Mapping[str, Array], *, keep: bool, need_dx: bool
     ) -> tuple[Array | None, tuple[Array, Array | None], str]:
         who = f"{type(self).__name__}.backward"
         if not isinstance(tape, Tape):
@@ -309,9 +317,8 @@ class RecurrentLayer(Layer):
             tape._layer = None
         elif gates is not None:
             gates = gates.copy()
-        grads = self.parameters.views(flat)
         dx, dh0, dc0 = _core.backward(
-            weights=self._fresh_weights(),
+            weights=self._weights,
             x=tape._x,
             h=tape._h,
             c=tape._c,

@@ -22,7 +22,7 @@ class Stream:
     def __init__(self, layer: RecurrentLayer, batch: int) -> None:
         self._layer = layer
         self._batch = batch
-        self._stream = _core.Stream(layer._fresh_weights(), batch)
+        self._stream = _core.Stream(layer._weights, batch)
 
     def step(self, x_t: Any, out: Any = None) -> Any:
         """Advance by one time step.
@@ -46,7 +46,6 @@ class Stream:
         ValueError
             If a shape does not fit, or ``out`` is read-only or shares memory with ``x_t``. The state is unchanged.
         """
-        self._layer._fresh_weights()
         return self._stream.step(x_t, out)
 
     @property
