@@ -99,7 +99,9 @@ def relu_margin(problem: Problem) -> float:
     inputs = problem.inputs
     y, _, _ = reference.forward("rnn_relu", inputs)
     h = np.concatenate([inputs["h0"][:, None], y[:, :-1]], axis=1)
-    from_x = reference.affine(inputs["x"], inputs["w_ih"][:, None], None if inputs["b_ih"] is None else inputs["b_ih"][:, None])
+    from_x = reference.affine(
+        inputs["x"], inputs["w_ih"][:, None], None if inputs["b_ih"] is None else inputs["b_ih"][:, None]
+    )
     from_h = reference.affine(h, inputs["w_hh"][:, None], None if inputs["b_hh"] is None else inputs["b_hh"][:, None])
     return float(np.abs(from_x + from_h).min())
 

@@ -8,20 +8,21 @@ import numpy as np
 
 
 def relative_error(got: Any, want: Any) -> float:
-    """||got - want|| / ||want||; 0 for two empty arrays or two zeros, infinite or NaN where one of them is not finite."""
+    """||got - want|| / ||want||; 0 for equal arrays, empty ones among them, infinite or NaN where one is not finite."""
     got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
     error, scale = np.linalg.norm(got - want), np.linalg.norm(want)
     return 0.0 if error == 0 else float(error / scale) if scale > 0 else float("inf")
 
 
 def worst(got: Any, want: Any) -> str:
-    """The element that differs most: index, both values, and the distance in units of the last place of ``got``'s dtype."""
+    """The element that differs most: index, both values, and their distance in ULPs of ``got``'s dtype."""
     difference = np.abs(np.asarray(got, np.float64) - np.asarray(want, np.float64))
     difference = np.where(np.isnan(difference), np.inf, difference)
     index = tuple(int(k) for k in np.unravel_index(np.argmax(difference), difference.shape))
     spacing = float(np.spacing(np.abs(np.asarray(want[index], got.dtype))))
     ulp = difference[index] / spacing
-    return f"at {index}: {got[index]!r}, expected {want[index]!r}, {ulp:.1f} ulp apart; {np.count_nonzero(difference)} differ"
+    count = np.count_nonzero(difference)
+    return f"at {index}: {got[index]!r}, expected {want[index]!r}, {ulp:.1f} ulp apart; {count} elements differ"
 
 
 def assert_close(got: Any, want: Any, tolerance: float, what: str) -> None:

@@ -22,10 +22,6 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("rnnfast")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "exhaustive: all 2**32 float32 values, minutes each; run with -m exhaustive")
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if "exhaustive" not in config.getoption("markexpr"):
         skip = pytest.mark.skip(reason="exhaustive: takes minutes, run with -m exhaustive")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rnnfast as rf
 from cases import Case, Problem
+from reference import GATES
 
 PARAMETERS = {"w_ih": "weight_ih_l0", "w_hh": "weight_hh_l0", "b_ih": "bias_ih_l0", "b_hh": "bias_hh_l0"}
 
@@ -60,7 +61,7 @@ def run_forward(cell: str, inputs: dict[str, Any], dtype: Any) -> tuple[Any, Any
 
 
 def run_training(cell: str, inputs: dict[str, Any], upstream: dict[str, Any], dtype: Any) -> tuple[Any, dict[str, Any]]:
-    """Forward and backward: (y, h_n, c_n), and the gradients under the names of the inputs (None where there is none)."""
+    """Forward and backward: (y, h_n, c_n), and the gradients by the names of the inputs, None where there is none."""
     layer = layer_with(cell, inputs, dtype)
     y, state, tape = layer.forward(inputs["x"], pack_state(inputs["h0"], inputs["c0"]))
     grads = layer.backward(tape, upstream["dy"], pack_state(upstream["dh_n"], upstream["dc_n"]))
@@ -79,10 +80,16 @@ def stacked(case: Case, run: Any) -> list[Any]:
     return [None if column[0] is None else np.stack(column) for column in zip(*results, strict=True)]
 
 
-def random_problem(rng: Any, cell: str, T: int, N: int, I: int, H: int, dtype: Any) -> tuple[dict[str, Any], dict[str, Any]]:  # noqa: E741
+def random_problem(
+    rng: Any,
+    cell: str,
+    T: int,
+    N: int,
+    I: int,  # noqa: E741
+    H: int,
+    dtype: Any,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Inputs and incoming gradients for properties that need no oracle."""
-    from reference import GATES
-
     rows, lstm = GATES[cell] * H, cell == "lstm"
 
     def normal(*shape: int, scale: float = 1.0) -> Any:
@@ -100,13 +107,24 @@ def random_problem(rng: Any, cell: str, T: int, N: int, I: int, H: int, dtype: A
     return inputs, {"dy": normal(T, N, H), "dh_n": normal(N, H), "dc_n": normal(N, H) if lstm else None}
 
 
-def python(
-    code: str, *arguments: str, env: dict[str, str] | None = None, timeout: float = 60
-) -> subprocess.CompletedProcess[str]:
-    """Run a program in a fresh interpreter of the same environment, and wait for it."""
-    import os
+def command(*arguments: str) -> list[str]:
+    """A fresh interpreter of the same environment."""
+    return [sys.executable, *arguments]
 
-    path = os.pathsep.join(p for p in (str(Path(rf.__file__).parents[1]), os.environ.get("PYTHONPATH", "")) if p)
-    command = [sys.executable, "-c", code, *arguments]
-    full = {**os.environ, "PYTHONPATH": path, **(env or {})}
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=full, check=False)
+
+def environment(changes: dict[str, str] | None = None) -> dict[str, str]:
+    """This process' environment without the variables that rnnfast reads, and with ``changes``."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RNNFAST_")}
+    return {**kept, **(changes or {})}
+
+
+def run(*arguments: str, env: dict[str, str] | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run a fresh interpreter with these arguments and wait for it."""
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, timeout=timeout, env=environment(env), check=False
+    )
+
+
+def python(code: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program given as text."""
+    return run("-c", code, *arguments, **options)

@@ -100,7 +100,7 @@ def forward(cell: str, inputs: Mapping[str, Array | None]) -> tuple[Array, Array
 
 
 def loss(cell: str, inputs: Mapping[str, Array | None], upstream: Mapping[str, Array | None]) -> Array:
-    """sum(dy * y) + sum(dh_n * h_n) + sum(dc_n * c_n): its gradient is what backward returns for these dy, dh_n, dc_n."""
+    """sum(dy * y) + sum(dh_n * h_n) + sum(dc_n * c_n), whose gradient is what backward returns for dy, dh_n, dc_n."""
     y, h_n, c_n = forward(cell, inputs)
     total = (upstream["dy"] * y).sum(axis=(-3, -2, -1)) + (upstream["dh_n"] * h_n).sum(axis=(-2, -1))
     return total if c_n is None else total + (upstream["dc_n"] * c_n).sum(axis=(-2, -1))

@@ -1,7 +1,7 @@
 """Every gradient of every cell, float type and instruction set against the complex-step derivative of the reference.
 
 Random non-zero initial states and incoming gradients for y, h_n and c_n always. Narrow layers are compared number by
-number; for wide ones, whose full gradient would take the oracle minutes, its projection on random directions is compared.
+number. For wide ones the full gradient would take the oracle minutes; its projection on random directions is compared.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def check_directional(case: Case, dtype: np.dtype) -> None:
         # <g, v> of a normal v has the size of ||g||, the scale that a norm-relative error is relative to.
         scale = np.sqrt(np.mean(np.sum(np.square(got[name], dtype=np.float64), axis=tuple(range(1, got[name].ndim)))))
         error = np.sqrt(np.mean((projected - want) ** 2)) / scale
-        assert error <= tolerance, f"{case} d{name} along {len(vectors)} directions: error {error:.3g} > {tolerance:.3g}"
+        assert error <= tolerance, (
+            f"{case} d{name} along {len(vectors)} directions: error {error:.3g} > {tolerance:.3g}"
+        )
 
 
 @pytest.mark.parametrize("case", SAMPLED, ids=str)

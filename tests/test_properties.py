@@ -7,6 +7,7 @@ so wherever those are cut or permuted they agree only to rounding.
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import numpy as np
@@ -68,7 +69,7 @@ def gradient_tolerance(dtype, cell, T, N, I, H):  # noqa: E741
     return tolerances.REORDERED * tolerances.gradient(dtype, T, N, I, H, GATES[cell])
 
 
-# --- 5, 7: rows of the batch do not know of each other -----------------------------------------------------------------
+# Properties 5, 7: rows of the batch do not know of each other
 
 
 @by_cell
@@ -156,7 +157,7 @@ def test_a_poisoned_input_spoils_only_its_row_from_its_step_on(cell, poison, dty
         assert np.isnan(got["y"][t:, n]).all()
 
 
-# --- 6: a sequence in pieces -------------------------------------------------------------------------------------------
+# Property 6: a sequence in pieces
 
 
 @by_cell
@@ -240,6 +241,19 @@ def test_stream_follows_changed_parameters(cell, dtype, isa, rng):
 
 
 @by_cell
+def test_copies_compute_the_same_and_share_nothing(cell, dtype, rng):
+    """Kernels keep packed parameters; a copy has its own, and neither sees the other's changes."""
+    inputs, _ = random_problem(rng, cell, 3, 4, 5, 17, dtype)
+    layer = layer_with(cell, inputs, dtype)
+    want, _ = layer(inputs["x"])
+    twin = copy.deepcopy(layer)
+    assert_same_bits(twin(inputs["x"])[0], want, "copy")
+    twin.load_state_dict({name: 2 * value for name, value in layer.state_dict().items()})
+    assert not np.array_equal(twin(inputs["x"])[0], want)
+    assert_same_bits(layer(inputs["x"])[0], want, "original")
+
+
+@by_cell
 def test_gradients_chain_over_pieces(cell, dtype, isa, rng):
     """dh0 and dc0 of the later piece are dh_n and dc_n of the earlier one; weights' gradients add up."""
     sizes = {"T": 11, "N": 4, "I": 6, "H": 19}
@@ -262,7 +276,7 @@ def test_gradients_chain_over_pieces(cell, dtype, isa, rng):
         assert_close(first[name] + second[name], grads[name], tolerance, f"d{name}")
 
 
-# --- 19: threads, repetition, instruction sets -------------------------------------------------------------------------
+# Property 19: threads, repetition, instruction sets
 
 
 def set_threads(count: int) -> None:
@@ -287,15 +301,30 @@ def test_any_number_of_threads_gives_the_same_bits(cell, threads, dtype, isa, rn
 
 
 @by_cell
-@pytest.mark.parametrize("sizes", [(300, 2, 8, 48), (3, 200, 30, 20), (2, 3, 10, 130), (40, 16, 1, 64)], ids=str)
+@pytest.mark.parametrize("sizes", [(300, 2, 8, 48), (5, 250, 30, 30), (20, 3, 10, 130), (40, 16, 1, 64)], ids=str)
 def test_threads_give_the_same_bits_at_odd_shapes(cell, sizes, dtype, isa, rng, restore_threads):
-    """Long and thin, short and broad, and wide: where work is cut differs with the shape."""
+    """Long and thin, short and broad, and wide, each with enough work that waking threads pays."""
     inputs, upstream = random_problem(rng, cell, *sizes, dtype)
     rf.set_num_threads(1)
     want = everything(cell, inputs, upstream, dtype)
     for threads in (2, 3, 4):
         set_threads(threads)
         same_bits(everything(cell, inputs, upstream, dtype), want, want)
+
+
+@by_cell
+@pytest.mark.parametrize("N", [3, 5, 7, 11])
+@pytest.mark.parametrize("H", [24, 35])
+def test_unequal_shares_of_threads_give_the_same_bits(cell, N, H, dtype, isa, rng, restore_threads):
+    """Members of a team with different numbers of rows cut time into different chunks, side by side in one scratch."""
+    inputs, _ = random_problem(rng, cell, 2_000_000 // (N * H * H), N, 5, H, dtype)
+    layer = layer_with(cell, inputs, dtype)
+    rf.set_num_threads(1)
+    want, _ = layer(inputs["x"])
+    for threads in (2, 3, 4):
+        rf.set_num_threads(threads)
+        for _ in range(3):
+            assert_same_bits(layer(inputs["x"])[0], want, f"{threads} threads")
 
 
 @by_cell
@@ -327,14 +356,17 @@ def test_avx2_and_avx512_give_the_same_bits(cell, sizes, dtype, rng):
             assert_same_bits(got, want, name)
 
 
-# --- 8, 9, 22: names of units and features do not matter ---------------------------------------------------------------
+# Properties 8, 9, 22: names of units and features do not matter
 
 
 def permute_units(arrays: dict, order, gates: int) -> dict:
     """The same layer with its hidden units renamed."""
     H = len(order)
     gate_rows = np.concatenate([order + k * H for k in range(gates)])
-    moved = {name: a[..., order] if name in ("h0", "c0", "dy", "dh_n", "dc_n") and a is not None else a for name, a in arrays.items()}
+    moved = {
+        name: a[..., order] if name in ("h0", "c0", "dy", "dh_n", "dc_n") and a is not None else a
+        for name, a in arrays.items()
+    }
     for name in WEIGHTS:
         if arrays.get(name) is not None:
             moved[name] = arrays[name][gate_rows]
@@ -432,7 +464,7 @@ def test_relu_scales_by_powers_of_two_bitwise(power, dtype, isa, rng):
     assert_same_bits(got, np.ldexp(y, power), "y")
 
 
-# --- 12, 13: closed forms ----------------------------------------------------------------------------------------------
+# Properties 12, 13: closed forms
 
 
 def constant_layer(cell: str, T: int, H: int, biases: list[float], dtype, rng) -> dict:
@@ -486,7 +518,7 @@ OPEN, SHUT = 200.0, -200.0
 
 @pytest.mark.parametrize("H", [1, 9, 16, 33])
 def test_lstm_gates_isolated(H, dtype, isa, rng):
-    """13: gates forced to 0 or 1 by their bias. sigmoid(200) is 1 exactly; sigmoid(-200) is below 1e-86, and absorbed."""
+    """13: gates forced to 0 or 1 by their bias. sigmoid(200) is 1 exactly; sigmoid(-200), below 1e-86, is absorbed."""
     T = 5
     keep = constant_layer("lstm", T, H, [SHUT, OPEN, 0.5, 0.5], dtype, rng)
     y, _, c_n = run_forward("lstm", keep, dtype)
@@ -495,7 +527,7 @@ def test_lstm_gates_isolated(H, dtype, isa, rng):
 
     mute = constant_layer("lstm", T, H, [0.5, 0.5, 0.5, SHUT], dtype, rng)
     y, _, c_n = run_forward("lstm", mute, dtype)
-    assert np.abs(y).max() < 1e-80 and c_n.all()
+    assert float(np.abs(y).max()) < 1e-80 and c_n.all()
 
     forget = constant_layer("lstm", T, H, [OPEN, SHUT, 0.5, OPEN], dtype, rng)
     y, _, c_n = run_forward("lstm", forget, dtype)
@@ -517,7 +549,7 @@ def test_gru_gates_isolated(H, dtype, isa, rng):
     assert_close(y, want, tolerances.forward(dtype, 1, 1), "z = 0, r = 0: only the input's n bias counts")
 
 
-# --- 15, 31: backward is linear and adds -------------------------------------------------------------------------------
+# Properties 15, 31: backward is linear and adds
 
 
 @by_cell
@@ -560,7 +592,7 @@ def test_gradients_of_a_batch_are_the_sum_over_its_parts(cell, dtype, isa, rng):
         assert_close(total, want[name].astype(np.float64), gradient_tolerance(dtype, cell, **BUSY), f"d{name}")
 
 
-# --- 24, 29: memory layout, poison, purity -----------------------------------------------------------------------------
+# Properties 24, 29: memory layout, poison, purity
 
 
 def misaligned(a):

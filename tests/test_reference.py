@@ -79,7 +79,9 @@ def test_gradients_agree_with_central_differences(case):
         up = reference.loss(case.cell, {**inputs, name: value + step}, upstream)
         down = reference.loss(case.cell, {**inputs, name: value - step}, upstream)
         want = (up - down) / 2
-        assert abs(np.vdot(got[name], step) - want) <= 1e-9 * np.linalg.norm(got[name]) * np.linalg.norm(step) + 1e-15, name
+        assert (
+            abs(np.vdot(got[name], step) - want) <= 1e-9 * np.linalg.norm(got[name]) * np.linalg.norm(step) + 1e-15
+        ), name
 
 
 @by_case

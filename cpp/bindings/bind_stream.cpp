@@ -11,8 +11,7 @@ using namespace py::literals;
 /// result, and not even that with `out`.
 class Stream {
  public:
-  Stream(py::object weights, Index batch)
-      : owner_(std::move(weights)), weights_(owner_.cast<Weights&>()), check_("Stream") {
+  Stream(Weights& weights, Index batch) : weights_(weights), check_("Stream") {
     if (batch < 1) check_.value_error("batch is " + std::to_string(batch) + "; expected a positive number");
     if (batch > (Index{1} << 40) / weights_.dims().H) check_.value_error("batch is too large");
     dims_ = {1, batch, weights_.dims().I, weights_.dims().H};
@@ -108,8 +107,7 @@ class Stream {
     if (has_c) std::memcpy(c_->as<Real>(), c.data(), bytes);
   }
 
-  py::object owner_;  // keeps weights_ alive
-  Weights& weights_;
+  Weights& weights_;  // kept alive by the binding
   Checker check_;
   Dims dims_{};
   std::mutex mutex_;
@@ -122,7 +120,7 @@ class Stream {
 
 void bind_stream(py::module_& m) {
   py::class_<Stream>(m, "Stream")
-      .def(py::init<py::object, Index>(), "weights"_a, "batch"_a)
+      .def(py::init<Weights&, Index>(), py::keep_alive<1, 2>(), "weights"_a, "batch"_a)
       .def("step", &Stream::step, "x_t"_a, "out"_a = py::none())
       .def("set_state", &Stream::set_state, "h"_a, "c"_a = py::none())
       .def_property_readonly("state", &Stream::state);

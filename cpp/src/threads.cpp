@@ -199,4 +199,15 @@ void Team::run(int members, void (*body)(void*, int), void* context) noexcept {
   }
 }
 
+void Barrier::wait() noexcept {
+  if (members_ == 1) return;
+  const unsigned round = round_.load(std::memory_order_relaxed);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == members_) {
+    arrived_.store(0, std::memory_order_relaxed);
+    round_.store(round + 1, std::memory_order_release);
+  } else {
+    spin_until([&] { return round_.load(std::memory_order_acquire) != round; });
+  }
+}
+
 }  // namespace rnnfast

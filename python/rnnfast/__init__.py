@@ -2,8 +2,10 @@
 
 import os as _os
 
-from rnnfast import _core
+from rnnfast import _core, losses
+from rnnfast._checks import NonFiniteError
 from rnnfast._core import __version__, build_info, get_num_threads, set_num_threads
+from rnnfast._history import History
 from rnnfast.layers.dense import Dense
 from rnnfast.layers.gru import GRU
 from rnnfast.layers.last import Last
@@ -11,19 +13,30 @@ from rnnfast.layers.lstm import LSTM
 from rnnfast.layers.recurrent import Gradients, Tape
 from rnnfast.layers.rnn import RNN
 from rnnfast.layers.stream import Stream
+from rnnfast.model import Sequential, load
+from rnnfast.optim import SGD, Adam, Optimizer, clip_grad_norm
 
 __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "SGD",
+    "Adam",
     "Dense",
     "Gradients",
+    "History",
     "Last",
+    "NonFiniteError",
+    "Optimizer",
+    "Sequential",
     "Stream",
     "Tape",
     "__version__",
     "build_info",
+    "clip_grad_norm",
     "get_num_threads",
+    "load",
+    "losses",
     "set_num_threads",
 ]
 

@@ -20,21 +20,31 @@ class Samples:
         Whether one of the first two axes is time.
     batch_first : bool
         Which of the two it is.
+
+    Attributes
+    ----------
+    array : ndarray
+    count : int
+        Number of samples.
     """
 
     def __init__(self, array: Array, has_time: bool, batch_first: bool) -> None:
-        self.axis = 1 if has_time and not batch_first else 0
-        self.count = array.shape[self.axis]
+        self.array = array
+        self.count = array.shape[1 if has_time and not batch_first else 0]
         self._steps: Array | None = None
         self._rows = array
         self._sample_stride = 1
         if has_time:
             # Rows of all steps of all samples in a line: where they stand is arithmetic, and one gather
             # fetches a minibatch from either layout.
-            length = array.shape[1 - self.axis]
+            length = array.shape[1 if batch_first else 0]
             self._rows = array.reshape(length * self.count, *array.shape[2:])
             self._sample_stride = length if batch_first else 1
             self._steps = np.arange(length)[:, None] * (1 if batch_first else self.count)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
 
     def take(self, index: Array) -> Array:
         """The samples numbered ``index`` (n,): (n, ...), or (T, n, ...)."""

@@ -55,7 +55,7 @@ def progress(show: bool, epochs: int) -> Lines:
     if not show:
         return Silence(epochs)
     try:
-        from tqdm import tqdm
+        from tqdm import tqdm  # type: ignore[import-untyped]
     except ImportError:
         return Lines(epochs)
     return Bar(epochs, tqdm)

@@ -13,18 +13,27 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from rnnfast._arrays import Array
+from rnnfast._checks import NonFiniteError, all_finite, number
 from rnnfast.layers.base import Layer, Parameters
 
-# Elements that are updated at a time: all buffers of a block stay in a core's cache between the NumPy calls.
-_BLOCK = 32768
 
+class State:
+    """What an optimizer remembers about a layer or model.
 
-def _number(who: str, name: str, value: Any, low: float, below: float = math.inf) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{who}: {name} is {value!r}; expected a number")
-    if not low <= value < below:
-        raise ValueError(f"{who}: {name} is {value}; expected {low} <= {name} < {below}")
-    return float(value)
+    Attributes
+    ----------
+    step : int
+        Steps made.
+    buffers : dict of str to ndarray, each of the shape of the flat parameters
+        Momentum and the like, by the optimizer's names for them.
+    delta : ndarray, of the shape of the flat parameters
+        What the last step subtracted.
+    """
+
+    def __init__(self, size: int, dtype: np.dtype[Any], names: tuple[str, ...]) -> None:
+        self.step = 0
+        self.buffers: dict[str, Array] = {name: np.zeros(size, dtype) for name in names}
+        self.delta: Array = np.empty(size, dtype)
 
 
 class Optimizer:
@@ -34,29 +43,29 @@ class Optimizer:
     ----------
     lr : float
         Learning rate of the next step. It may be changed between steps.
+    weight_decay : float
+        0 for optimizers without.
 
     Notes
     -----
-    What an optimizer remembers (momentum, number of steps) belongs to the parameters it was used with: one optimizer
-    may step several layers or models, each with its own memory, and goes on where it was when used with one again.
+    What an optimizer remembers belongs to the parameters it was used with: one optimizer may step several layers or
+    models, each with its own memory, and goes on where it was when used with one again.
     """
 
     _buffers: tuple[str, ...] = ()
 
-    def __init__(self, lr: float) -> None:
-        self.lr = _number(type(self).__name__, "lr", lr, 0)
-        self._states: WeakKeyDictionary[Parameters, dict[str, Array]] = WeakKeyDictionary()
+    def __init__(self, lr: float, weight_decay: float = 0) -> None:
+        name = type(self).__name__
+        self.lr = number(name, "lr", lr, 0)
+        self.weight_decay = number(name, "weight_decay", weight_decay, 0)
+        self._states: WeakKeyDictionary[Parameters, State] = WeakKeyDictionary()
 
-    def state(self, target: Layer) -> dict[str, Array]:
-        """What is remembered about a layer or model: ``step`` (), and buffers of the shape of its flat parameters.
-
-        These are the arrays themselves, no copies: writing to them changes the next step.
-        """
+    def state(self, target: Layer) -> State:
+        """What is remembered about a layer or model: the object itself, no copy."""
         parameters = target.parameters
         state = self._states.get(parameters)
         if state is None:
-            state = {"step": np.zeros((), np.int64)}
-            state.update((name, np.zeros_like(parameters.flat)) for name in self._buffers)
+            state = State(parameters.size, parameters.dtype, self._buffers)
             self._states[parameters] = state
         return state
 
@@ -73,29 +82,33 @@ class Optimizer:
         Raises
         ------
         TypeError
-            If the gradient has another dtype than the parameters.
+            If ``target`` is no layer, or the gradient has another dtype than its parameters.
         ValueError
-            If a name is missing or unknown, or a shape differs. Nothing is changed then.
-        """
-        parameters = target.parameters
-        flat = parameters.flat
-        grad = _flat_gradient(f"{type(self).__name__}.step", parameters, grads)
-        state = self.state(target)
-        state["step"] += 1
-        buffers = [state[name] for name in self._buffers]
-        scratch = np.empty(min(_BLOCK, flat.size), flat.dtype)
-        # Said before the first write as well: whatever stops the update half-way, nothing stale stays in use.
-        parameters.changed()
-        try:
-            for start in range(0, flat.size, _BLOCK):
-                block = slice(start, start + _BLOCK)
-                p = flat[block]
-                self._update(p, grad[block], [b[block] for b in buffers], scratch[: p.size], int(state["step"]))
-        finally:
-            parameters.changed()
+            If a name is missing or unknown, or a shape differs.
+        NonFiniteError
+            If the gradient, or the step that follows from it, has a NaN or an infinity.
 
-    def _update(self, p: Array, g: Array, buffers: list[Array], scratch: Array, step: int) -> None:
-        """Change ``p`` and its ``buffers`` in place; ``step`` counts from 1, ``scratch`` is free to use."""
+            Whatever is raised, the parameters are unchanged.
+        """
+        who = f"{type(self).__name__}.step"
+        if not isinstance(target, Layer):
+            raise TypeError(f"{who}: target is {type(target).__name__}; expected a layer or a model")
+        parameters = target.parameters
+        grad = _flat_gradient(who, parameters, grads)
+        if not all_finite(grad):
+            raise NonFiniteError(f"{who}: the gradient has NaN or infinite elements")
+        state = self.state(target)
+        state.step += 1
+        if self.weight_decay:
+            grad = grad + self.weight_decay * parameters.flat
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            self._find_delta(grad, state)
+        if not all_finite(state.delta):
+            raise NonFiniteError(f"{who}: the step would make parameters NaN or infinite")
+        parameters.subtract(state.delta)
+
+    def _find_delta(self, g: Array, state: State) -> None:
+        """Bring ``state.buffers`` up to date with the gradient ``g``, and write what to subtract to ``state.delta``."""
         raise NotImplementedError
 
 
@@ -112,42 +125,47 @@ class SGD(Optimizer):
         Look ahead: ``p -= lr * (g + momentum * v)``. Needs momentum.
     weight_decay : float
         ``weight_decay * p`` is added to the gradient.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no number.
+    ValueError
+        If one is negative, or nesterov is without momentum.
     """
 
     def __init__(self, lr: float, momentum: float = 0, nesterov: bool = False, weight_decay: float = 0) -> None:
-        super().__init__(lr)
-        self.momentum = _number("SGD", "momentum", momentum, 0)
+        super().__init__(lr, weight_decay)
+        self.momentum = number("SGD", "momentum", momentum, 0)
         self.nesterov = bool(nesterov)
-        self.weight_decay = _number("SGD", "weight_decay", weight_decay, 0)
         if self.nesterov and not self.momentum:
             raise ValueError("SGD: nesterov is True with momentum 0; expected momentum > 0")
         self._buffers = ("momentum",) if self.momentum else ()
 
-    def _update(self, p: Array, g: Array, buffers: list[Array], scratch: Array, step: int) -> None:
-        if self.weight_decay:
-            np.multiply(p, self.weight_decay, out=scratch)
-            scratch += g
-            g = scratch
-        if buffers:
-            (v,) = buffers
-            v *= self.momentum
-            v += g
-            if self.nesterov:
-                g = g + self.momentum * v
-            else:
-                g = v
-        np.multiply(g, self.lr, out=scratch)
-        p -= scratch
+    def _find_delta(self, g: Array, state: State) -> None:
+        delta = state.delta
+        if not self.momentum:
+            np.multiply(g, self.lr, out=delta)
+            return
+        v = state.buffers["momentum"]
+        v *= self.momentum
+        v += g
+        if self.nesterov:
+            np.multiply(v, self.momentum, out=delta)
+            delta += g
+            delta *= self.lr
+        else:
+            np.multiply(v, self.lr, out=delta)
 
     def __repr__(self) -> str:
         return f"SGD({self.lr}, momentum={self.momentum}, nesterov={self.nesterov}, weight_decay={self.weight_decay})"
 
 
 class Adam(Optimizer):
-    """Adam (Kingma & Ba 2015) as in ``torch.optim.Adam``.
+    """Adam as in ``torch.optim.Adam``.
 
-    ``m = b1 m + (1-b1) g``, ``v = b2 v + (1-b2) g**2``, ``p -= lr * m/(1-b1**t) / (sqrt(v/(1-b2**t)) + eps)`` at
-    step t.
+    At step t: ``m = b1 m + (1-b1) g``, ``v = b2 v + (1-b2) g**2``,
+    ``p -= lr * (m / (1-b1**t)) / (sqrt(v / (1-b2**t)) + eps)``.
 
     Parameters
     ----------
@@ -157,35 +175,43 @@ class Adam(Optimizer):
         b1 and b2, at least 0 and below 1: how slowly the means of g and g**2 forget.
     eps : float
         Keeps the quotient finite.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If one is out of range.
+
+    References
+    ----------
+    Kingma & Ba (2015), Adam: a method for stochastic optimization, ICLR.
     """
 
     _buffers = ("m", "v")
 
     def __init__(self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
         super().__init__(lr)
-        try:
-            b1, b2 = betas
-        except (TypeError, ValueError):
-            raise TypeError(f"Adam: betas is {betas!r}; expected two numbers") from None
-        self.betas = (_number("Adam", "betas[0]", b1, 0, 1), _number("Adam", "betas[1]", b2, 0, 1))
-        self.eps = _number("Adam", "eps", eps, 0)
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise TypeError(f"Adam: betas is {betas!r}; expected two numbers")
+        self.betas = (number("Adam", "betas[0]", betas[0], 0, 1), number("Adam", "betas[1]", betas[1], 0, 1))
+        self.eps = number("Adam", "eps", eps, 0)
 
-    def _update(self, p: Array, g: Array, buffers: list[Array], scratch: Array, step: int) -> None:
-        m, v = buffers
+    def _find_delta(self, g: Array, state: State) -> None:
+        m, v, delta = state.buffers["m"], state.buffers["v"], state.delta
         b1, b2 = self.betas
-        np.subtract(g, m, out=scratch)
-        scratch *= 1 - b1
-        m += scratch
-        np.multiply(g, g, out=scratch)
-        scratch *= 1 - b2
+        np.subtract(g, m, out=delta)
+        delta *= 1 - b1
+        m += delta
+        np.multiply(g, g, out=delta)
+        delta *= 1 - b2
         v *= b2
-        v += scratch
-        np.sqrt(v, out=scratch)
-        scratch /= math.sqrt(1 - b2**step)
-        scratch += self.eps
-        np.divide(m, scratch, out=scratch)
-        scratch *= self.lr / (1 - b1**step)
-        p -= scratch
+        v += delta
+        np.sqrt(v, out=delta)
+        delta /= math.sqrt(1 - b2**state.step)
+        delta += self.eps
+        np.divide(m, delta, out=delta)
+        delta *= self.lr / (1 - b1**state.step)
 
     def __repr__(self) -> str:
         return f"Adam({self.lr}, betas={self.betas}, eps={self.eps})"
@@ -238,17 +264,16 @@ def _norm(array: Array) -> float:
 
 
 def _flat_gradient(who: str, parameters: Parameters, grads: Array | Mapping[str, Any]) -> Array:
-    flat = parameters.flat
     if not isinstance(grads, Mapping):
-        _check(who, "grads", grads, flat.shape, flat.dtype)
+        _check(who, "grads", grads, (parameters.size,), parameters.dtype)
         return np.ascontiguousarray(grads)
     missing = [name for name in parameters if name not in grads]
     unknown = [name for name in grads if name not in parameters]
     if missing or unknown:
         raise ValueError(f"{who}: missing gradients {missing}, unknown gradients {unknown}")
-    gathered = np.empty_like(flat)
+    gathered: Array = np.empty(parameters.size, parameters.dtype)
     for name, view in parameters.views(gathered).items():
-        _check(who, f"grads[{name!r}]", grads[name], view.shape, flat.dtype)
+        _check(who, f"grads[{name!r}]", grads[name], view.shape, parameters.dtype)
         view[...] = grads[name]
     return gathered
 

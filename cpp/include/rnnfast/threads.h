@@ -7,6 +7,8 @@
 // depend on the number of threads.
 #pragma once
 
+#include <atomic>
+
 namespace rnnfast {
 
 inline constexpr int kMaxThreads = 256;
@@ -35,6 +37,18 @@ class Team {
  private:
   int size_ = 1;
   bool holds_pool_ = false;
+};
+
+/// Where members of a team wait for each other: all writes before wait() are seen by all after it.
+class Barrier {
+ public:
+  explicit Barrier(int members) noexcept : members_(members) {}
+  void wait() noexcept;
+
+ private:
+  const int members_;
+  alignas(128) std::atomic<int> arrived_ = 0;
+  alignas(128) std::atomic<unsigned> round_ = 0;
 };
 
 }  // namespace rnnfast

@@ -23,13 +23,20 @@ class Backward {
   static Index work_size(const Dims& d, int threads) { return threads * WeightGrad<CellMath, Real>::work_size(d); }
 
   static void run(const Dims& d, const BackwardArgs<Real>& args, Team& team) {
-    const int threads = thread_count(d, team.size());
+    const Split split = Split::choose<Real>(d, CellMath::kProducts, team.size());
     const Backward self(d, args);
+    const Index blocks = blocks_of<Real>(d.H);
     const Index chunk = chunk_steps(d.N);
+    Barrier barrier(split.threads);
     for (Index last = d.T; last > 0; last -= chunk) {
       const Index first = last > chunk ? last - chunk : 0;
-      parallel(team, threads, [&](int member) { self.run_rows(first, last, share(d.N, member, threads)); });
-      parallel(team, threads, [&](int member) { self.add_weight_grad(first, last, member, threads); });
+      parallel(team, split.threads, [&](int member) {
+        self.run_part(first, last, split.part(d, blocks, member), split.by_units ? &barrier : nullptr);
+      });
+      parallel(team, split.threads, [&](int member) {
+        if (args.dx != nullptr) self.write_input_grad(first, last, member, split.threads);
+        self.add_weight_grad(first, last, member, split.threads);
+      });
     }
   }
 
@@ -45,19 +52,15 @@ class Backward {
 
   Real* da(Index t, Index row) const { return args.gates + (t * d.N + row) * kPlanes * d.H; }
 
-  /// Steps last-1 .. first of some rows of the batch: da, dx, and dL/dh, dL/dc before `first`.
-  void run_rows(Index first, Index last, Range rows) const {
-    const Index height = rows.last - rows.first;
-    const Index blocks = blocks_of<Real>(d.H);
+  /// Steps last-1 .. first of one thread's part: da, and dL/dh, dL/dc before `first`.
+  void run_part(Index first, Index last, const Part& part, Barrier* barrier) const {
+    const Range rows = part.rows;
     for (Index t = last - 1; t >= first; --t) {
-      for_each_tile<1>(height, blocks,
+      for_each_tile<1>(rows.size(), part.blocks,
                        [&](const TileRange& tile) { retreat(tile, t, rows.first, t + 1 < last); });
+      if (barrier != nullptr) barrier->wait();
     }
-    for_each_tile<1>(height, blocks, [&](const TileRange& tile) { pass_on(tile, first, rows.first); });
-    if (args.dx != nullptr) {
-      for_each_tile<1>((last - first) * height, blocks_of<Real>(d.I),
-                       [&](const TileRange& tile) { input_gradient(tile, first, rows); });
-    }
+    for_each_tile<1>(rows.size(), part.blocks, [&](const TileRange& tile) { pass_on(tile, first, rows.first); });
   }
 
   /// acc = dL/dh of the step before t, through step t: what passed the gates of t by, then da[t] w_hh.
@@ -131,23 +134,27 @@ class Backward {
     }
   }
 
-  /// dx = da w_ih for rows of the steps from `first` on.
-  void input_gradient(const TileRange& tile, Index first, Range rows) const {
+  /// dx = da w_ih for the rows (t, n) of a chunk, which all threads share.
+  void write_input_grad(Index first, Index last, int member, int threads) const {
+    const Range rows = share((last - first) * d.N, member, threads);
+    if (rows.size() == 0) return;
+    for_each_tile<1>(rows.size(), Range{0, blocks_of<Real>(d.I)},
+                     [&](const TileRange& tile) { input_gradient(tile, first * d.N + rows.first); });
+  }
+
+  void input_gradient(const TileRange& tile, Index first_row) const {
     Accumulators<Real> acc{};
     const Real* from[kMaxRows<1>];
-    Real* to[kMaxRows<1>];
-    const Index height = rows.last - rows.first;
+    first_row += tile.first_row;
     for (Index r = 0; r < tile.rows; ++r) {
-      const Index t = first + (tile.first_row + r) / height;
-      const Index row = rows.first + (tile.first_row + r) % height;
-      from[r] = da(t, row) + CellMath::kInputPlane * d.H;
-      to[r] = args.dx + (t * d.N + row) * d.I;
+      from[r] = args.gates + ((first_row + r) * kPlanes + CellMath::kInputPlane) * d.H;
     }
     multiply<1>(tile, acc.data, 1, from, pack.w_ih);
     for (Index r = 0; r < tile.rows; ++r) {
       for (Index u = 0; u < tile.blocks; ++u) {
         const Index column = (tile.first_block + u) * L;
-        store_lanes(to[r] + column, load(acc.at(tile, r, u, 1)), lanes_left<Real>(column, d.I));
+        store_lanes(args.dx + (first_row + r) * d.I + column, load(acc.at(tile, r, u, 1)),
+                    lanes_left<Real>(column, d.I));
       }
     }
   }

@@ -16,15 +16,18 @@ template <class CellMath, class Real>
 class Forward {
  public:
   static Index work_size(const Dims& d, bool training, int threads) {
-    if (!CellMath::kKeepsGates || training) return 0;
-    return threads * scratch_size(d, rows_of_a_thread(d, threads));
+    return needs_scratch(training) ? threads * scratch_size(d, rows_of_a_thread(d, choose(d, threads))) : 0;
   }
 
   static void run(const Dims& d, const ForwardArgs<Real>& args, bool training, Team& team) {
-    const int threads = thread_count(d, team.size());
-    const Index scratch = training ? 0 : scratch_size(d, rows_of_a_thread(d, threads));
-    parallel(team, threads, [&](int member) {
-      Forward(d, args, training).run_rows(share(d.N, member, threads), args.work + member * scratch);
+    const Split split = choose(d, team.size());
+    const Forward self(d, args, training);
+    // Threads that share the rows share their pre-activations, too.
+    const Index scratch = needs_scratch(training) && !split.by_units ? scratch_size(d, rows_of_a_thread(d, split)) : 0;
+    Barrier barrier(split.threads);
+    parallel(team, split.threads, [&](int member) {
+      self.run_part(split.part(d, self.pack.blocks, member), args.work + member * scratch,
+                    split.by_units ? &barrier : nullptr);
     });
   }
 
@@ -45,7 +48,13 @@ class Forward {
   Forward(const Dims& dims, const ForwardArgs<Real>& a, bool keep)
       : d(dims), args(a), training(keep), pack({d.I, d.H}, a.packed) {}
 
-  static Index rows_of_a_thread(const Dims& d, int threads) { return (d.N + threads - 1) / threads; }
+  static Split choose(const Dims& d, int available) { return Split::choose<Real>(d, P, available); }
+
+  static bool needs_scratch(bool training) { return CellMath::kKeepsGates && !training; }
+
+  static Index rows_of_a_thread(const Dims& d, Split split) {
+    return split.by_units ? d.N : (d.N + split.threads - 1) / split.threads;
+  }
 
   static Index chunk_steps(const Dims& d, Index rows) {
     const Index steps = kChunkBytes / (rows * kPlanes * d.H * static_cast<Index>(sizeof(Real)));
@@ -68,28 +77,29 @@ class Forward {
     if (!CellMath::kKeepsGates) return {args.h + ((t0 + 1) * d.N + rows.first) * d.H, d.N * d.H, d.H, d.H};
     const Index row = kPlanes * d.H;
     if (training) return {args.gates + (t0 * d.N + rows.first) * row, d.N * row, row, d.H};
-    return {scratch, (rows.last - rows.first) * row, row, d.H};
+    return {scratch, rows.size() * row, row, d.H};
   }
 
   /// Whether input and recurrent products are summed in one go, step by step, instead of chunk by chunk: it saves
   /// the way of the pre-activations through memory, but reads w_ih at every step. The bits are the same.
   bool sum_at_once(Index rows) const { return d.T == 1 || d.I <= kFewInputs * rows; }
 
-  /// Rows first..last of the batch, from the first step to the last.
-  void run_rows(Range rows, Real* scratch) const {
-    const Index height = rows.last - rows.first;
-    const Index chunk = chunk_steps(d, height);
-    const bool at_once = sum_at_once(height);
+  /// One thread's part, from the first step to the last.
+  void run_part(const Part& part, Real* scratch, Barrier* barrier) const {
+    const Range rows = part.rows;
+    const Index chunk = chunk_steps(d, rows.size());
+    const bool at_once = sum_at_once(rows.size());
     for (Index t0 = 0; t0 < d.T; t0 += chunk) {
       const Index steps = d.T - t0 < chunk ? d.T - t0 : chunk;
       const GateRows gates = gate_rows(t0, rows, scratch);
       if (!at_once) {
-        for_each_tile<P>(steps * height, pack.blocks,
+        for_each_tile<P>(steps * rows.size(), part.blocks,
                          [&](const TileRange& tile) { project(tile, t0, rows, gates); });
       }
       for (Index step = 0; step < steps; ++step) {
-        for_each_tile<P>(height, pack.blocks,
+        for_each_tile<P>(rows.size(), part.blocks,
                          [&](const TileRange& tile) { advance(tile, t0 + step, step, rows, gates, at_once); });
+        if (barrier != nullptr) barrier->wait();
       }
     }
   }
@@ -99,7 +109,7 @@ class Forward {
     Accumulators<Real> acc;
     const Real* x[kMaxRows<P>];
     Real* to[kMaxRows<P>];
-    const Index height = rows.last - rows.first;
+    const Index height = rows.size();
     for (Index r = 0; r < tile.rows; ++r) {
       const Index step = (tile.first_row + r) / height;
       const Index row = (tile.first_row + r) % height;

@@ -1,31 +1,15 @@
 // SPDX-License-Identifier: MIT
-// Work split over a team, for lambdas. Kept in each unit's namespace: the instantiations are compiled for its
-// instruction set.
+// Work split over a team. Kept in each unit's namespace: the instantiations are compiled for its instruction set.
 #pragma once
 
+#include "kernels/tile.h"
 #include "rnnfast/threads.h"
-#include "simd/vec.h"
 
 namespace rnnfast::RNNFAST_ISA {
-
-struct Range {
-  Index first;
-  Index last;
-};
 
 /// The part of [0, count) that falls to `member` of `members`: contiguous, all parts nearly equal.
 RNNFAST_INLINE Range share(Index count, int member, int members) {
   return {count * member / members, count * (member + 1) / members};
-}
-
-/// Rows of the batch are what threads divide, for the whole sequence and without a barrier, as long as there is
-/// enough to do: waking threads costs some ten microseconds.
-inline int thread_count(const Dims& d, int available) {
-  constexpr double kWorthWaking = 1e6;  // multiply-adds
-  const double work = static_cast<double>(d.T) * static_cast<double>(d.N) * static_cast<double>(d.H) *
-                      static_cast<double>(d.I + d.H);
-  if (work < kWorthWaking) return 1;
-  return d.N < available ? static_cast<int>(d.N) : available;
 }
 
 /// Runs body(member) on the first `members` of the team.
@@ -35,5 +19,42 @@ inline void parallel(Team& team, int members, const Body& body) {
       members, [](void* context, int member) { (*static_cast<const Body*>(context))(member); },
       const_cast<void*>(static_cast<const void*>(&body)));
 }
+
+/// What one thread does of every step: some rows of the batch, some blocks of hidden units.
+struct Part {
+  Range rows;
+  Range blocks;
+};
+
+/// How a sequence is divided among threads.
+///
+/// By rows of the batch there is no barrier: a thread runs its rows from the first step to the last. By hidden units
+/// there is one barrier a step, since every unit needs all of h[t-1]; but a thread's share of the weights may then
+/// stay in its own cache, and a single sequence can use several threads at all.
+struct Split {
+  int threads;
+  bool by_units;
+
+  template <class Real>
+  static Split choose(const Dims& d, int products, int available) {
+    const double step = static_cast<double>(products) * static_cast<double>(d.N) * static_cast<double>(d.H) *
+                        static_cast<double>(d.I + d.H);
+    if (available == 1 || step * static_cast<double>(d.T) < kWorthWaking) return {1, false};
+    const Index blocks = blocks_of<Real>(d.H);
+    const bool few_rows = d.N < kRowsPerThread * available;
+    if (few_rows && step >= kWorthBarrier && blocks >= 2 * available) return {available, true};
+    return {d.N < available ? static_cast<int>(d.N) : available, false};
+  }
+
+  Part part(const Dims& d, Index blocks, int member) const {
+    if (by_units) return {{0, d.N}, share(blocks, member, threads)};
+    return {share(d.N, member, threads), {0, blocks}};
+  }
+
+ private:
+  static constexpr double kWorthWaking = 2e6;   // multiply-adds of a call: waking threads costs some 10 us
+  static constexpr double kWorthBarrier = 6e4;  // multiply-adds of a step: some 2 us
+  static constexpr Index kRowsPerThread = 3;    // enough for a tile to be bound by arithmetic
+};
 
 }  // namespace rnnfast::RNNFAST_ISA

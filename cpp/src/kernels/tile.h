@@ -37,6 +37,13 @@ constexpr int blocks_at_once(int R, int P) {
 
 inline constexpr int kMaxPlanes = 4;
 
+struct Range {
+  Index first;
+  Index last;
+
+  Index size() const { return last - first; }
+};
+
 /// What one tile covers.
 struct TileRange {
   Index first_row;
@@ -171,12 +178,12 @@ RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const
 /// Calls body(TileRange) for all tiles of a rows x blocks product. Rows are cut into tiles of nearly equal height:
 /// 32 rows are 5 5 5 5 6 6, not 6 6 6 6 6 2. All rows pass before the next blocks, whose panels stay in cache.
 template <int P, class Body>
-RNNFAST_INLINE void for_each_tile(Index rows, Index blocks, const Body& body) {
+RNNFAST_INLINE void for_each_tile(Index rows, Range blocks, const Body& body) {
   const Index tiles = (rows + kMaxRows<P> - 1) / kMaxRows<P>;
   const Index tallest = (rows + tiles - 1) / tiles;
   Index U = blocks_at_once(static_cast<int>(tallest), P);
-  for (Index block = 0; block < blocks; block += U) {
-    while (U > blocks - block) U /= 2;
+  for (Index block = blocks.first; block < blocks.last; block += U) {
+    while (U > blocks.last - block) U /= 2;
     for (Index tile = 0; tile < tiles; ++tile) {
       const Index first = rows * tile / tiles;
       body(TileRange{first, rows * (tile + 1) / tiles - first, block, U});

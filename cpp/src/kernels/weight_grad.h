@@ -47,10 +47,10 @@ class WeightGrad {
   void add_piece(const Real* x, const Real* h_prev, const Real* da, Index rows, Range gates) const {
     const Index row_size = CellMath::kPlanes * d.H;
     transpose(da_columns + gates.first * kPieceRows, kPieceRows, da + gates.first, row_size, rows,
-              gates.last - gates.first);
+              gates.size());
     pack_inputs(x, h_prev, rows);
     const Panels<Real> panels{inputs, rows, kPieceRows * L};
-    for_each_tile<1>(gates.last - gates.first, blocks_of<Real>(columns(d)), [&](const TileRange& tile) {
+    for_each_tile<1>(gates.size(), Range{0, blocks_of<Real>(columns(d))}, [&](const TileRange& tile) {
       Accumulators<Real> acc;
       const Real* gate[kMaxRows<1>];
       for (Index r = 0; r < tile.rows; ++r) {

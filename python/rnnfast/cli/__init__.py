@@ -9,10 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import rnnfast as rf
-from rnnfast.cli import forecast, info
 from rnnfast.cli.errors import CliError
-
-COMMANDS = (forecast, info)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -69,7 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rnnfast {rf.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in COMMANDS:
+    # Here and not at the top, so that Ctrl-C while they are loaded is answered like any other.
+    from rnnfast.cli import bench, forecast, info
+
+    for command in (bench, forecast, info):
         command.add_parser(subparsers)
     return parser
 

@@ -41,6 +41,26 @@ class Table:
         hint = f"; did you mean {' or '.join(quote(c) for c in close)}?" if close else ""
         raise CliError(f"{self.label} has no column {quote(name)}{hint} (columns: {listing(list(self.columns))})")
 
+    def named_in(self, text: str) -> list[str]:
+        """The columns that ``text`` lists with commas between them; names that hold a comma stand in double quotes.
+
+        Raises
+        ------
+        CliError
+            If a name is empty or no column.
+        """
+        if text in self.columns:
+            return [text]
+        try:
+            names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True, strict=True), [])]
+        except csv.Error:
+            names = []
+        if not names or not all(names):
+            raise CliError(f"--inputs {quote(text)} is no list of column names with commas between them")
+        for name in names:
+            self.require(name)
+        return names
+
     def where(self, name: str, at: int) -> str:
         """File, row and column of a cell, for messages."""
         return f"{self.label}: row {self.rows[at]}, column {quote(name)}"
@@ -104,12 +124,14 @@ def _read_bytes(path: Path, label: str) -> bytes:
 
 
 def _decode(data: bytes, label: str) -> str:
-    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    encoding, name = ("utf-16", "UTF-16") if wide else ("utf-8-sig", "UTF-8")
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        row = data.count(b"\n", 0, error.start) + 1
-        raise CliError(f"{label}: row {row} is not UTF-8 text (byte 0x{data[error.start]:02x})") from None
+        # The codec counts from behind the byte order mark.
+        row = error.object.count(b"\n", 0, error.start) + 1
+        raise CliError(f"{label}: row {row} is not {name} text (byte 0x{error.object[error.start]:02x})") from None
     if "\0" in text:
         raise CliError(f"{label}: row {text.count(chr(10), 0, text.index(chr(0))) + 1} holds a zero byte; is it text?")
     return text

@@ -51,7 +51,7 @@ class Step:
 
 
 def _count(number: int, unit: str) -> str:
-    return unit if number == 1 else f"{number} {unit}s"
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
 
 
 def shift_months(dates: Array, months: Array | int) -> Array:
@@ -110,8 +110,11 @@ def usual_gap(dates: Array) -> int:
 
 
 def show(date: np.datetime64) -> str:
-    """A date without the clock when it is midnight."""
-    return str(date).replace("T", " ").removesuffix(".000000").removesuffix(" 00:00:00")
+    """A date without the parts of the clock that are zero."""
+    text = str(date).replace("T", " ")
+    for zero in (".000000", ":00", " 00:00"):
+        text = text.removesuffix(zero)
+    return text
 
 
 def _formats_of(name: str, cells: list[str]) -> list[str]:

@@ -12,5 +12,5 @@ def quote(text: str, limit: int = 60) -> str:
 
 def listing(names: list[str], limit: int = 12) -> str:
     """Names with commas between them, the first ``limit`` of them."""
-    shown = [name if len(name) <= 40 else name[:37] + "..." for name in names[:limit]]
+    shown = [quote(name, 40) if "," in name or len(name) > 40 else name for name in names[:limit]]
     return ", ".join(shown) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rnnfast.cli.artifacts import write_files
 from rnnfast.cli.networks import train_all
-from rnnfast.cli.options import names, whole
+from rnnfast.cli.options import whole
 from rnnfast.cli.output import prepare_folder
 from rnnfast.cli.plot import require_matplotlib
 from rnnfast.cli.problem import SHIPPED_COLUMN, describe, load_problem
@@ -43,12 +42,12 @@ def add_parser(subparsers: Any) -> None:
     add = parser.add_argument
     add("file", nargs="?", type=Path, help="CSV file; default: the Seattle weather that comes with rnnfast")
     add("--column", metavar="NAME", help=f"column to forecast (default: the only one, {SHIPPED_COLUMN} for Seattle)")
-    add("--inputs", metavar="A,B", type=names, help="columns to look at besides it (default: all columns of numbers)")
+    add("--inputs", metavar="A,B", help="columns to look at besides it (default: all columns of numbers)")
     add("--horizon", metavar="K", type=whole(1, 1000), default=7, help="steps to forecast (default: %(default)s)")
     add("--lookback", metavar="L", type=whole(1, 10_000), default=30, help="steps to look at (default: %(default)s)")
     add("--hidden", metavar="H", type=whole(1, 4096), default=32, help="hidden units (default: %(default)s)")
     add("--epochs", metavar="E", type=whole(1, 100_000), default=40, help="most epochs (default: %(default)s)")
-    add("--seed", metavar="S", type=whole(0, 2**32 - 2), default=0, help="of weights and batches (default: %(default)s)")
+    add("--seed", metavar="S", type=whole(0, 2**32 - 2), default=0, help="seed of the training (default: %(default)s)")
     add("--out", metavar="DIR", type=Path, default=Path("forecast"), help="folder to write to (default: %(default)s)")
     add("--quiet", action="store_true", help="print nothing but errors")
     parser.set_defaults(run=run)

@@ -48,4 +48,4 @@ def run(args: argparse.Namespace) -> int:
 def _show(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value).strip()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 import rnnfast as rf
 from rnnfast._arrays import Array
+from rnnfast.cli.errors import CliError
 from rnnfast.cli.problem import Problem
 from rnnfast.cli.split import Windows
+from rnnfast.layers.base import Layer
 
 LEARNING_RATE = 1e-3
 BATCH_SIZE = 32
@@ -40,7 +41,7 @@ class Trained:
     """
 
     kind: str
-    model: Any
+    model: rf.Sequential
     parameters: int
     training: list[float]
     validation: list[float]
@@ -52,8 +53,9 @@ class Trained:
         return np.asarray(self.model.predict(_shaped(self.kind, x)))
 
 
-def build(kind: str, lookback: int, inputs: int, hidden: int, horizon: int, seed: int) -> Any:
+def build(kind: str, lookback: int, inputs: int, hidden: int, horizon: int, seed: int) -> rf.Sequential:
     """An untrained network from a window to its ``horizon`` targets."""
+    first: list[Layer]
     if kind == "FFNN":
         first = [rf.Dense(lookback * inputs, hidden, activation="tanh", seed=seed)]
     else:
@@ -66,7 +68,7 @@ def train(kind: str, problem: Problem, hidden: int, epochs: int, seed: int, prog
     """Train twice: to find the epoch with the lowest validation error, then that long on all data before the test."""
     inputs = problem.newest.shape[2]
 
-    def fit(windows: Windows, count: int, held_out: Windows | None) -> tuple[Any, Any]:
+    def fit(windows: Windows, count: int, held_out: Windows | None) -> tuple[rf.Sequential, rf.History]:
         model = build(kind, problem.lookback, inputs, hidden, problem.horizon, seed)
         history = model.fit(
             _shaped(kind, windows.x),
@@ -85,11 +87,14 @@ def train(kind: str, problem: Problem, hidden: int, epochs: int, seed: int, prog
         return model, history
 
     start = time.perf_counter()
-    _, history = fit(problem.training, epochs, problem.validation)
-    best = int(np.argmin(history.val_loss)) + 1
-    model, _ = fit(problem.before_test, best, None)
+    try:
+        _, history = fit(problem.training, epochs, problem.validation)
+        best = int(np.argmin(history.val_loss)) + 1
+        model, _ = fit(problem.before_test, best, None)
+    except rf.NonFiniteError as error:
+        raise CliError(f"{kind}: {error}") from None
     seconds = time.perf_counter() - start
-    parameters = sum(layer.parameters.flat.size for layer in model.layers)
+    parameters = model.parameters.size
     return Trained(kind, model, parameters, list(history.loss), list(history.val_loss), best, seconds)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 
 import numpy as np
@@ -49,7 +48,7 @@ def read_numbers(table: Table, name: str) -> Array:
             comma = "; write decimals with a point" if re.fullmatch(r"[+-]?\d+,\d+", cell) else ""
             text = "" if mostly_numbers(cells) else "; the column holds text, which cannot be an input"
             raise CliError(f"{table.where(name, at)}: {quote(cell)} is not a number{comma or text}")
-        if not math.isfinite(value) or abs(value) > LARGEST:
+        if not abs(value) <= LARGEST:
             raise CliError(f"{table.where(name, at)}: {quote(cell)} is not a finite number of at most {LARGEST:g}")
         values[at] = value
     if np.isnan(values).all():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable
 
 
@@ -20,14 +19,3 @@ def whole(low: int, high: int) -> Callable[[str], int]:
         return value
 
     return read
-
-
-def names(text: str) -> list[str]:
-    """Names with commas between them; a name that holds a comma stands in double quotes."""
-    try:
-        found = [name.strip() for name in next(csv.reader([text], skipinitialspace=True, strict=True), [])]
-    except csv.Error as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of names with commas between them: {error}") from None
-    if not found or not all(found):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of names with commas between them")
-    return found

@@ -30,9 +30,7 @@ def require_matplotlib() -> None:
         ) from None
 
 
-def draw(
-    path: Path, problem: Problem, scores: list[Score], networks: list[Trained], chosen: Score
-) -> None:
+def draw(path: Path, problem: Problem, scores: list[Score], networks: list[Trained], chosen: Score) -> None:
     """Write the picture as PNG.
 
     Parameters
@@ -45,76 +43,94 @@ def draw(
     chosen : Score
         The network whose forecasts are shown.
     """
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 7.6), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    above, below = figure.subfigures(2, 1, height_ratios=(1.15, 1))
-    left, right = below.subplots(1, 2)
-    _forecasts(above.subplots(), problem.series, problem.test.origins, chosen)
-    _errors(left, problem.series, scores)
-    _learning(right, networks)
-    figure.savefig(path, format="png", metadata={"Software": None})
+    with matplotlib.rc_context({"date.converter": "concise"}):
+        # Any, since matplotlib's types take rows of subfigures for single ones.
+        figure: Any = Figure(figsize=(11, 7.6), dpi=130, layout="constrained")
+        FigureCanvasAgg(figure)
+        above, below = figure.subfigures(2, 1, height_ratios=(1.15, 1))
+        left, right = below.subplots(1, 2)
+        _forecasts(above.subplots(), problem.series, problem.test.origins, chosen)
+        _errors(left, problem.series, scores)
+        _learning(right, networks)
+        figure.savefig(path, format="png", metadata={"Software": None})
 
 
 def _forecasts(axes: Any, series: Series, origins: Array, chosen: Score) -> None:
-    """Truth, and the forecasts made at every ``horizon``-th origin, so that they follow one another."""
+    """Truth, and forecasts that follow one another: each begins where the one before ended."""
     horizon = chosen.values.shape[1]
-    shown = origins < origins[0] + max(SHOWN_ROWS, 4 * horizon)
-    rows = np.arange(origins[0], origins[shown][-1] + horizon + 1)
-    x = series.dates if series.dates is not None else np.arange(len(series.values))
+    windows = _one_after_another(origins, horizon)
+    origins, values = origins[windows], chosen.values[windows]
+    rows = np.arange(origins[0], origins[-1] + horizon + 1)
+    x = np.arange(len(series.values)) if series.dates is None else series.dates
     truth = np.where(series.observed, series.values[:, 0], np.nan)
     axes.plot(x[rows], truth[rows], color=INK, lw=1.3, marker=".", ms=4, label="truth")
 
-    ahead = np.arange(1, horizon + 1)
-    due = origins[shown][0]
-    for k, origin in enumerate(origins[shown]):
-        if origin < due:
-            continue
-        due = origin + horizon
-        first = k == 0
-        start, value = x[origin], series.values[origin, 0]
-        path = np.concatenate([[value], chosen.values[k]])
-        axes.plot(
-            x[origin : origin + horizon + 1], path, color=COLOURS[chosen.name], lw=2, alpha=0.9,
-            label=f"{chosen.name}, {horizon} {series.unit}{'s' * (horizon > 1)} at a time" if first else None,
-        )
-        axes.plot(
-            [start], [value], ls="", marker="o", ms=5, mfc="white", mec=COLOURS[chosen.name], mew=1.5, zorder=4,
-            label="last value known to the forecast" if first else None,
-        )
-        spread = chosen.rmse_by_step
-        axes.fill_between(
-            x[origin + ahead], chosen.values[k] - spread, chosen.values[k] + spread,
-            color=COLOURS[chosen.name], alpha=0.15, lw=0, label="± test RMSE of that step" if first else None,
-        )
+    # A forecast of one step is a point: points are joined, longer forecasts begin at the last known value.
+    first = 0 if horizon > 1 else 1
+    at = origins[:, None] + np.arange(first, horizon + 1)
+    last = series.values[origins, :1]
+    line = np.concatenate([last, values], axis=1)[:, first:]
+    band = np.concatenate([[0.0], chosen.rmse_by_step])[first:]
+    if horizon > 1:
+        # NaN keeps the line of a forecast from running on to the next.
+        at = np.concatenate([at, at[:, -1:]], axis=1)
+        line = np.concatenate([line, np.full_like(last, np.nan)], axis=1)
+        band = np.append(band, np.nan)
+    style = {"color": COLOURS[chosen.name]}
+    label = f"{chosen.name}, {horizon} {series.unit}{'s' if horizon > 1 else ''} at a time"
+    axes.plot(x[at].ravel(), line.ravel(), lw=2, label=label, **style)
+    if horizon > 1:
+        axes.plot(x[origins], last, ls="", marker="o", ms=5, mfc="white", mew=1.5, label="last known value", **style)
+    low, high = (line - band).ravel(), (line + band).ravel()
+    label = "± RMSE of that step over the whole test part"
+    axes.fill_between(x[at].ravel(), low, high, alpha=0.15, lw=0, label=label, **style)
     name = _plain(series.names[0])
-    _style(axes, f"{name}: the first {len(rows)} {series.unit}s of the test part, never seen in training", "", name)
-    axes.margins(x=0.01, y=0.12)
+    title = f"{name}: the first {len(rows) - 1} {series.unit}s of the test part, never seen in training"
+    _style(axes, title, "" if series.dates is not None else "row of the series", name)
+    axes.margins(x=0.01, y=0.14)
     axes.legend(loc="upper left", ncols=4, frameon=False, fontsize=9)
-    if series.dates is not None:
-        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-        locator = AutoDateLocator()
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+def _one_after_another(origins: Array, horizon: int) -> list[int]:
+    """Places of the origins that are at least ``horizon`` apart, from the first on, for as many rows as are shown."""
+    chosen: list[int] = []
+    for place, origin in enumerate(origins):
+        if origin >= origins[0] + max(SHOWN_ROWS, 4 * horizon):
+            break
+        if not chosen or origin >= origins[chosen[-1]] + horizon:
+            chosen.append(place)
+    return chosen
 
 
 def _errors(axes: Any, series: Series, scores: list[Score]) -> None:
     from matplotlib.ticker import MaxNLocator
 
+    _style(axes, "Test error by step ahead", f"{series.unit}s ahead", f"RMSE of {_plain(series.names[0])}")
+    axes.set_ylim(0, 1.1 * max(s.rmse_by_step.max() for s in scores) or 1)
+    steps = np.arange(1, len(scores[0].rmse_by_step) + 1)
+    if len(steps) == 1:
+        colours = [COLOURS.get(s.name, MUTED) for s in scores]
+        axes.bar([s.name for s in scores], [s.rmse for s in scores], color=colours, width=0.6)
+        axes.set_xlabel(f"1 {series.unit} ahead")
+        return
     naive_styles = iter(NAIVE_STYLES)
     for s in scores:
         trained = s.name in COLOURS
         axes.plot(
-            np.arange(1, len(s.rmse_by_step) + 1), s.rmse_by_step, label=s.name,
-            color=COLOURS.get(s.name, MUTED), ls="-" if trained else next(naive_styles), lw=2 if trained else 1.6,
-            marker="o" if len(s.rmse_by_step) <= 31 else "", ms=4,
+            steps,
+            s.rmse_by_step,
+            label=s.name,
+            color=COLOURS.get(s.name, MUTED),
+            ls="-" if trained else next(naive_styles),
+            lw=2.0 if trained else 1.5,
+            marker="o" if len(steps) <= 31 else "",
+            ms=4,
         )
-    _style(axes, "Test error by step ahead", f"{series.unit}s ahead", f"RMSE of {_plain(series.names[0])}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=9)
 
 
@@ -125,7 +141,7 @@ def _learning(axes: Any, networks: list[Trained]) -> None:
         colour = COLOURS[network.kind]
         epochs = np.arange(1, len(network.validation) + 1)
         axes.plot(epochs, network.training, color=colour, lw=1, ls=":")
-        axes.plot(epochs, network.validation, color=colour, lw=1.8, label=f"{network.kind}, best after {network.epochs}")
+        axes.plot(epochs, network.validation, color=colour, lw=1.8, label=f"{network.kind}, best: {network.epochs}")
         axes.plot([network.epochs], [network.validation[network.epochs - 1]], marker="o", ms=6, color=colour)
     axes.plot([], [], color=MUTED, lw=1, ls=":", label="training")
     _style(axes, "Validation error during training", "epoch", "mean squared error (scaled)")

@@ -75,7 +75,7 @@ def report(problem: Problem, results: Results, say: Callable[[str], None]) -> No
     say(verdict(results.naive, results.trained))
     say("")
     say(f"{best} on what comes after the last row:")
-    form = number_form(float(abs(results.newest).max()))
+    form = number_form(results.chosen.rmse)
     shown = [f"{date}  {value:{form}}" for date, value in zip(results.ahead, results.newest, strict=True)]
     for line in shown[:7]:
         say(f"  {line}")

@@ -38,8 +38,12 @@ class Score:
 
 
 def score(
-    name: str, values: Array, truth: Array,
-    parameters: int | None = None, epochs: int | None = None, seconds: float | None = None,
+    name: str,
+    values: Array,
+    truth: Array,
+    parameters: int | None = None,
+    epochs: int | None = None,
+    seconds: float | None = None,
 ) -> Score:
     """Compare ``values`` with ``truth``, both of shape (windows, horizon)."""
     error = values - truth
@@ -82,6 +86,6 @@ def verdict(naive: list[Score], networks: list[Score]) -> str:
     rmse, mae = min(s.rmse for s in naive), min(s.mae for s in naive)
     winners = [s for s in networks if s.name != "FFNN" and s.rmse < rmse and s.mae < mae]
     if not winners:
-        return "No recurrent network beats every naive forecast here, in RMSE and MAE."
-    gains = " and ".join(f"{s.name} ({1 - s.rmse / rmse:.0%} lower RMSE, {1 - s.mae / mae:.0%} lower MAE)" for s in winners)
-    return f"Better than every naive forecast: {gains}, each against the best naive one."
+        return "no recurrent network is better than every naive forecast in both RMSE and MAE"
+    gains = [f"{s.name} by {1 - s.rmse / rmse:.1%} in RMSE and {1 - s.mae / mae:.1%} in MAE" for s in winners]
+    return f"better than every naive forecast: {', '.join(gains)}"

@@ -51,11 +51,12 @@ class Series:
     @property
     def unit(self) -> str:
         """What a step forward is called."""
-        return str(self.step) if self.step and not str(self.step)[0].isdigit() else "step"
+        length, _, unit = str(self.step).partition(" ")
+        return unit if length == "1" else "step"
 
 
-def make_series(table: Table, column: str | None, inputs: list[str] | None) -> Series:
-    """The target ``column`` and the ``inputs`` (all columns of numbers when None) of a table.
+def make_series(table: Table, column: str | None, inputs: str | None) -> Series:
+    """The target ``column`` and the ``inputs`` (names with commas between them; None: all columns of numbers).
 
     Raises
     ------
@@ -79,20 +80,19 @@ def make_series(table: Table, column: str | None, inputs: list[str] | None) -> S
     return Series(table.label, names, values, observed[known_from:], dates, step, notes)
 
 
-def _choose(
-    table: Table, column: str | None, inputs: list[str] | None, dates_name: str, notes: list[str]
-) -> list[str]:
+def _choose(table: Table, column: str | None, inputs: str | None, dates_name: str, notes: list[str]) -> list[str]:
     numeric = [name for name, cells in table.columns.items() if name != dates_name and mostly_numbers(cells)]
     if column is None:
         if len(numeric) != 1:
             raise CliError(f"{table.label}: --column is needed (columns of numbers: {listing(numeric) or 'none'})")
         column = numeric[0]
-    for name in (column, *(inputs or ())):
-        table.require(name)
+    table.require(column)
+    asked = [] if inputs is None else table.named_in(inputs)
+    for name in (column, *asked):
         if name == dates_name:
             raise CliError(f"{table.label}: column {quote(name)} holds the dates; expected a column of numbers")
     if inputs is not None:
-        return list(dict.fromkeys((column, *inputs)))
+        return list(dict.fromkeys((column, *asked)))
     text = [name for name in table.columns if name not in (dates_name, column, *numeric)]
     if text:
         notes.append(f"no input, since no column of numbers: {listing(text)}")
@@ -128,12 +128,10 @@ def _evenly_spaced(values: Array, dates: Array, notes: list[str]) -> tuple[Array
     if off.any() or rows - dates.size > MAX_ABSENT * rows:
         gaps = np.diff(dates).astype(np.int64)
         shortest, longest = Step(int(gaps.min())), Step(int(gaps.max()))
-        notes.append(
-            f"time between rows varies from {shortest} to {longest}: rows are taken as equally spaced"
-        )
+        notes.append(f"time between rows varies from {shortest} to {longest}: rows are taken as equally spaced")
         return values, dates, None
     step = Step(gap)
-    notes.append(f"{rows - dates.size} dates are absent (usual step: {step}): put in as rows of missing cells")
+    notes.append(f"{rows - dates.size} dates are absent (usual step {step}): put in as rows of missing cells")
     filled = np.full((rows, values.shape[1]), np.nan)
     filled[places] = values
     return filled, dates[0] + np.arange(rows) * np.timedelta64(gap, "us"), step

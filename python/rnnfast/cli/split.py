@@ -7,19 +7,21 @@ may reach back into the part before, as they do when forecasts are made day by d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
 
 from rnnfast._arrays import Array
-from rnnfast.cli.dates import DAY
-from rnnfast.cli.errors import CliError
+from rnnfast.cli.dates import DAY, show
+from rnnfast.cli.errors import CliError, listing, quote
 from rnnfast.cli.series import Series
 
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.2
 MIN_TRAINING_WINDOWS = 20
+# Further out a number is wrong, and its square would soon leave the range of float32.
+MAX_DEVIATION = 1e6
 YEAR_DAYS = 365.2425
 
 
@@ -59,8 +61,10 @@ class Windows:
     y: Array
 
 
-def split_rows(series: Series, lookback: int, horizon: int, test_rows: int | None) -> Split:
-    """Cut a series: the last ``test_rows`` (a fifth when None) for the test, a fifth of the rest for validation.
+def split_rows(series: Series, lookback: int, horizon: int, held_out: int | None) -> Split:
+    """Cut a series: the last ``held_out`` rows (or ``horizon``, if more) for the test, as many before for validation.
+
+    When None, a fifth of the rows is for the test and a fifth of the others for validation.
 
     Raises
     ------
@@ -68,9 +72,10 @@ def split_rows(series: Series, lookback: int, horizon: int, test_rows: int | Non
         If there are too few rows: the message says how many are needed.
     """
     rows = len(series.values)
-    split = _cut(rows, test_rows)
+    held_out = None if held_out is None else max(held_out, horizon)
+    split = _cut(rows, held_out)
     if not _fits(split, rows, lookback, horizon):
-        needed = next(n for n in count(rows + 1) if _fits(_cut(n, test_rows), n, lookback, horizon))
+        needed = next(n for n in count(rows + 1) if _fits(_cut(n, held_out), n, lookback, horizon))
         raise CliError(
             f"{series.label} has {rows} rows to use; at least {needed} are needed for --lookback {lookback} "
             f"and --horizon {horizon}"
@@ -78,8 +83,10 @@ def split_rows(series: Series, lookback: int, horizon: int, test_rows: int | Non
     return split
 
 
-def _cut(rows: int, test_rows: int | None) -> Split:
-    test = rows - (round(TEST_SHARE * rows) if test_rows is None else test_rows)
+def _cut(rows: int, held_out: int | None) -> Split:
+    if held_out is not None:
+        return Split(rows - 2 * held_out, rows - held_out)
+    test = rows - round(TEST_SHARE * rows)
     return Split(test - round(VALIDATION_SHARE * test), test)
 
 
@@ -110,28 +117,56 @@ def calendar(series: Series) -> tuple[list[str], Array]:
     return names, np.stack(waves, axis=1) if waves else np.empty((len(series.values), 0))
 
 
-def fit_scaling(series: Series, split: Split, horizon: int) -> Scaling:
-    """Scaling from the training part alone.
+def without_constants(series: Series, split: Split) -> Series:
+    """The series without the inputs that are constant in the training part, from which nothing can be learned.
 
     Raises
     ------
     CliError
-        If the target does not change there.
+        If the target is constant there.
     """
     values = series.values[: split.validation]
-    std = values.std(axis=0)
+    varies = values.std(axis=0) > 1e-12 * abs(values).max(axis=0)
+    if varies.all():
+        return series
+    if not varies[0]:
+        raise CliError(
+            f"{series.label}: column {quote(series.names[0])} is constant in the training part "
+            f"(the first {split.validation} rows): nothing to learn"
+        )
+    left_out = [name for name, keep in zip(series.names, varies, strict=True) if not keep]
+    return replace(
+        series,
+        names=[name for name in series.names if name not in left_out],
+        values=series.values[:, varies],
+        notes=[*series.notes, f"no input, since constant in the training part: {listing(left_out)}"],
+    )
+
+
+def fit_scaling(series: Series, split: Split, horizon: int) -> Scaling:
+    """Scaling from the training part alone; no column may be constant there (see `without_constants`)."""
+    values = series.values[: split.validation]
     target = values[:, 0]
     change = np.sqrt(np.mean([np.mean((target[h:] - target[:-h]) ** 2) for h in range(1, horizon + 1)]))
-    if not std[0] > 1e-12 * abs(target).max():
-        raise CliError(f"{series.label}: column {series.names[0]!r} is constant in the training part: nothing to learn")
-    # A column that is constant so far says nothing yet; dividing by 1 keeps it finite.
-    constant = ~(std > 1e-12 * abs(values).max(axis=0))
-    return Scaling(values.mean(axis=0), np.where(constant, 1.0, std), float(change))
+    return Scaling(values.mean(axis=0), values.std(axis=0), float(change))
 
 
 def scaled_inputs(series: Series, scaling: Scaling) -> Array:
-    """Scaled columns and the calendar, shape (rows, inputs), float32."""
+    """Scaled columns and the calendar, shape (rows, inputs), float32.
+
+    Raises
+    ------
+    CliError
+        If a value is so far out that float32 would not do.
+    """
     scaled = (series.values - scaling.mean) / scaling.std
+    if (abs(scaled) > MAX_DEVIATION).any():
+        row, column = (int(k) for k in np.unravel_index(abs(scaled).argmax(), scaled.shape))
+        when = f"row {row + 1} of the series" if series.dates is None else show(series.dates[row])
+        raise CliError(
+            f"{series.label}: column {quote(series.names[column])} is {series.values[row, column]:g} ({when}), more "
+            f"than {MAX_DEVIATION:g} standard deviations ({scaling.std[column]:.3g}) from the mean of the training part"
+        )
     return np.concatenate([scaled, calendar(series)[1]], axis=1).astype(np.float32)
 
 

@@ -172,6 +172,17 @@ class Layer:
         self.dtype = float_dtype(dtype, f"{type(self).__name__}: dtype")
         self.parameters = Parameters(shapes, self.dtype)
 
+    def initialise(self, bound: float, seed: Any) -> None:
+        """Draw every parameter from U(-bound, bound)."""
+        try:
+            generator = np.random.default_rng(seed)
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"{type(self).__name__}: seed is {seed!r}; expected None, a whole number >= 0 or a numpy Generator"
+            ) from None
+        self.parameters.flat[...] = generator.uniform(-bound, bound, self.parameters.size)
+        self.parameters.changed()
+
     def config(self) -> dict[str, Any]:
         """Arguments that construct a layer of the same shape (values that JSON can hold)."""
         raise NotImplementedError

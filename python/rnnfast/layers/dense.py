@@ -91,7 +91,7 @@ class Dense(Layer):
             shapes["bias"] = (self.out_features,)
         super().__init__(dtype, shapes)
         bound = self.in_features**-0.5
-        self.parameters.flat[...] = np.random.default_rng(seed).uniform(-bound, bound, self.parameters.size)
+        self.initialise(bound, seed)
 
     def config(self) -> dict[str, Any]:
         return {

@@ -98,9 +98,7 @@ class RecurrentLayer(Layer):
         if bias:
             shapes |= {"bias_ih_l0": (rows,), "bias_hh_l0": (rows,)}
         super().__init__(dtype, shapes)
-        bound = 1.0 / math.sqrt(self.hidden_size)
-        self.parameters.flat[...] = np.random.default_rng(seed).uniform(-bound, bound, self.parameters.flat.size)
-
+        self.initialise(1.0 / math.sqrt(self.hidden_size), seed)
         self._cell = cell
         self._weights = self._new_weights()
 

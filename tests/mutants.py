@@ -1,0 +1,722 @@
+"""Plant mistakes in a private copy of the C++ sources, one at a time, and show that the tests find every one.
+
+    python tests/mutants.py [--only NAME ...] [--list] [--write]
+
+Every mutant is a textual replacement that must match exactly once: when the sources move on, this script says so
+instead of testing nothing. For each mutant the copy is rebuilt, which compiles the units that the change reaches, and
+the test files run in the order of `TESTS` until one fails. Takes about half a minute a mutant. Exit code 1 if a mutant
+survives. Needs what building needs (CMake, a compiler, pybind11) and the tests' own requirements.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLE = Path(__file__).with_suffix(".md")
+
+# What a build and its tests need of the project.
+COPIED = ("CMakeLists.txt", "pyproject.toml", "cpp", "python", "tests")
+
+# The fast tests of the kernels, those first that find most soonest.
+TESTS = (
+    "test_minimal.py",
+    "test_backward.py",
+    "test_forward.py",
+    "test_properties.py",
+    "test_arguments.py",
+    "test_activations.py",
+    "test_dispatch.py",
+    "test_gaps.py",
+)
+
+# A mutant may wait for something that never comes. The slowest of the files takes a tenth of this.
+SECONDS_PER_FILE = 600
+
+LSTM, GRU, RNN = "cpp/src/cells/lstm.h", "cpp/src/cells/gru.h", "cpp/src/cells/rnn.h"
+FORWARD, BACKWARD = "cpp/src/kernels/forward.h", "cpp/src/kernels/backward.h"
+WEIGHT_GRAD, PACK = "cpp/src/kernels/weight_grad.h", "cpp/src/kernels/pack.h"
+TILE, TEAM = "cpp/src/kernels/tile.h", "cpp/src/kernels/team.h"
+MATH, VEC = "cpp/src/simd/math.h", "cpp/src/simd/vec.h"
+BINDING, STREAM, WEIGHTS = (f"cpp/bindings/{name}" for name in ("bind_recurrent.cpp", "bind_stream.cpp", "weights.h"))
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    file: str
+    old: str
+    new: str
+    why: str
+    isa: str = ""  # the instruction set without which nobody can see it
+
+
+MUTANTS = (
+    # The maths of the cells.
+    Mutant(
+        "lstm-swap-i-f",
+        LSTM,
+        "auto& [i, f, g, o] = a;",
+        "auto& [f, i, g, o] = a;",
+        "input and forget gate trade places",
+    ),
+    Mutant(
+        "lstm-swap-i-f-backward",
+        LSTM,
+        "auto& [i, f, g, o] = gates;",
+        "auto& [f, i, g, o] = gates;",
+        "the same, only in the derivative",
+    ),
+    Mutant("lstm-g-sigmoid", LSTM, "g = tanh<Real>(g);", "g = sigmoid<Real>(g);", "the candidate cannot be negative"),
+    Mutant("lstm-h-without-tanh", LSTM, "return o * tanh<Real>(c);", "return o * c;", "h leaves (-1, 1)"),
+    Mutant(
+        "lstm-lose-dc-carry",
+        LSTM,
+        "carry = dc * f;",
+        "carry = Vec<Real>{};",
+        "no gradient through the cell state: the point of an LSTM",
+    ),
+    Mutant(
+        "lstm-carry-without-f", LSTM, "carry = dc * f;", "carry = dc;", "the gradient of c ignores what was forgotten"
+    ),
+    Mutant(
+        "lstm-dc-without-tanh-slope",
+        LSTM,
+        "fma(dh * o, tanh_slope<Real>(tanh_c), carry)",
+        "dh * o + carry",
+        "tanh(c) differentiated as c",
+    ),
+    Mutant(
+        "lstm-dg-without-slope",
+        LSTM,
+        "dc * i * tanh_slope<Real>(g)",
+        "dc * i",
+        "the candidate's tanh differentiated as the identity",
+    ),
+    Mutant(
+        "lstm-df-of-new-c",
+        LSTM,
+        "dc * c_prev * sigmoid_slope<Real>(f)",
+        "dc * c * sigmoid_slope<Real>(f)",
+        "c[t] for c[t-1]",
+    ),
+    Mutant(
+        "lstm-do-of-c", LSTM, "dh * tanh_c * sigmoid_slope<Real>(o)", "dh * c * sigmoid_slope<Real>(o)", "c for tanh(c)"
+    ),
+    Mutant(
+        "gru-reset-of-input",
+        GRU,
+        "fma(r, q, n)",
+        "r * (q + n)",
+        "r also scales the input's part, as if applied before the sum",
+    ),
+    Mutant("gru-swap-z", GRU, "fma(z, h_prev - n, n)", "fma(z, n - h_prev, h_prev)", "z and 1 - z trade places"),
+    Mutant("gru-no-direct-path", GRU, "carry = dh * z;", "carry = Vec<Real>{};", "dh past the gates is lost"),
+    Mutant(
+        "gru-dq-without-r", GRU, "q = dn * r;", "q = dn;", "the recurrent product's gradient ignores the reset gate"
+    ),
+    Mutant(
+        "gru-dr-without-q",
+        GRU,
+        "dr = dn * q * sigmoid_slope<Real>(r)",
+        "dr = dn * sigmoid_slope<Real>(r)",
+        "the reset gate's gradient ignores what it scales",
+    ),
+    Mutant(
+        "gru-dn-swap-z",
+        GRU,
+        "dh * (splat(Real(1)) - z) * tanh_slope<Real>(n)",
+        "dh * z * tanh_slope<Real>(n)",
+        "z for 1 - z in the derivative alone",
+    ),
+    Mutant("gru-dz-sign", GRU, "dh * (h_prev - n)", "dh * (n - h_prev)", "the update gate learns the wrong way"),
+    Mutant(
+        "gru-recurrent-gate-order",
+        GRU,
+        "kRecurrentGate[kProducts] = {2, 0, 1}",
+        "kRecurrentGate[kProducts] = {2, 1, 0}",
+        "w_hh and b_hh of r and z trade places, in both directions",
+    ),
+    Mutant(
+        "relu-slope-at-negative",
+        RNN,
+        "select<Real>(h == Vec<Real>{}, Vec<Real>{}, dh)",
+        "dh",
+        "dead units pass gradients on",
+    ),
+    Mutant(
+        "relu-swallows-nan",
+        RNN,
+        "select<Real>(a < Vec<Real>{}, Vec<Real>{}, a)",
+        "select<Real>(a > Vec<Real>{}, a, Vec<Real>{})",
+        "a NaN becomes 0 unseen",
+    ),
+    Mutant(
+        "rnn-no-tanh-slope",
+        RNN,
+        "return dh * tanh_slope<Real>(h);",
+        "return dh;",
+        "tanh differentiated as the identity",
+    ),
+    # Forward.
+    Mutant(
+        "forward-skip-last-step",
+        FORWARD,
+        "for (Index step = 0; step < steps; ++step)",
+        "for (Index step = 0; step + 1 < steps; ++step)",
+        "the last step of a chunk is not computed",
+    ),
+    Mutant(
+        "forward-chunk-offset",
+        FORWARD,
+        "x[r] = args.x + ((t0 + step) * d.N",
+        "x[r] = args.x + ((t0 - (t0 > 0) + step) * d.N",
+        "later chunks project the inputs of a step too early",
+    ),
+    Mutant(
+        "forward-bias-plane",
+        FORWARD,
+        "load(bias(kInputPlane + p,",
+        "load(bias(p,",
+        "GRU: projections start from the biases of another gate",
+    ),
+    Mutant(
+        "forward-no-recurrent-bias",
+        FORWARD,
+        ": load(bias(plane, tile.first_block + u))",
+        ": Vec<Real>{}",
+        "GRU: b_hn is lost",
+    ),
+    Mutant(
+        "forward-c-stays",
+        FORWARD,
+        "c_slot + (training ? step_size : 0)",
+        "c_slot",
+        "training overwrites c[t-1] and leaves c[t] unwritten",
+    ),
+    Mutant(
+        "forward-h-of-first-thread",
+        FORWARD,
+        "h_prev[r] = args.h + (t * d.N + rows.first + row) * d.H;",
+        "h_prev[r] = args.h + (t * d.N + row) * d.H;",
+        "every thread multiplies the first one's states",
+    ),
+    Mutant(
+        "forward-gates-of-first-thread",
+        FORWARD,
+        "return {args.gates + (t0 * d.N + rows.first) * row,",
+        "return {args.gates + t0 * d.N * row,",
+        "every thread keeps its gates where the first one does",
+    ),
+    Mutant("forward-one-scratch", FORWARD, "args.work + member * scratch", "args.work", "threads share one scratch"),
+    # Backward.
+    Mutant(
+        "backward-no-dy-at-last-step",
+        BACKWARD,
+        "if (args.dy != nullptr) dh = dh",
+        "if (args.dy != nullptr && t + 1 < d.T) dh = dh",
+        "the last step's own gradient is ignored",
+    ),
+    Mutant(
+        "backward-skip-first-step",
+        BACKWARD,
+        "t >= first; --t",
+        "t > first; --t",
+        "the first step of a chunk is not differentiated",
+    ),
+    Mutant(
+        "backward-no-dh0",
+        BACKWARD,
+        "for_each_tile<1>(height, blocks, [&](const TileRange& tile) { pass_on",
+        "if (first > 0) for_each_tile<1>(height, blocks, [&](const TileRange& tile) { pass_on",
+        "dh is not passed on to the initial state",
+    ),
+    Mutant(
+        "backward-carry-twice",
+        BACKWARD,
+        "t + 1 < last);",
+        "t + 1 < d.T);",
+        "GRU: the direct path is added twice where two chunks meet",
+    ),
+    Mutant(
+        "backward-h-for-h-prev",
+        BACKWARD,
+        "h_prev = load_lanes(args.h + t * step_size + state, width)",
+        "h_prev = load_lanes(args.h + (t + 1) * step_size + state, width)",
+        "h[t] for h[t-1] in the cell's derivative",
+    ),
+    Mutant(
+        "backward-dx-plane",
+        BACKWARD,
+        "da(t, row) + CellMath::kInputPlane * d.H",
+        "da(t, row)",
+        "GRU: dx is made of the recurrent products' gradients",
+    ),
+    Mutant(
+        "backward-dx-row",
+        BACKWARD,
+        "to[r] = args.dx + (t * d.N + row) * d.I;",
+        "to[r] = args.dx + (t * d.N + rows.last - 1 - row + rows.first) * d.I;",
+        "dx of one sequence is given to another",
+    ),
+    Mutant(
+        "weight-grad-h-for-h-prev",
+        BACKWARD,
+        "args.h + start * d.H,",
+        "args.h + (start + d.N) * d.H,",
+        "h[t] for h[t-1] in dw_hh",
+    ),
+    Mutant(
+        "weight-grad-all-threads-all-gates",
+        BACKWARD,
+        "share(kPlanes * d.H, member, threads)",
+        "share(kPlanes * d.H, 0, 1)",
+        "every thread adds every weight gradient",
+    ),
+    # Weight gradients.
+    Mutant(
+        "weight-grad-overwrites",
+        WEIGHT_GRAD,
+        "load_lanes(to + j, width) + load_lanes(sums + j, width)",
+        "load_lanes(sums + j, width)",
+        "= for +=: earlier chunks are lost",
+    ),
+    Mutant(
+        "weight-grad-one-piece",
+        WEIGHT_GRAD,
+        "first < rows; first += kPieceRows",
+        "first < 1; first += kPieceRows",
+        "rows of a chunk beyond the first piece are dropped",
+    ),
+    Mutant(
+        "weight-grad-columns-reversed",
+        WEIGHT_GRAD,
+        "h_prev[column - d.I]",
+        "h_prev[d.I + d.H - 1 - column]",
+        "columns of w_hh trade places where x and h share a register",
+    ),
+    Mutant(
+        "weight-grad-swap-x-h",
+        WEIGHT_GRAD,
+        "if (column < d.I) return x[column];",
+        "if (column < d.I) return column < d.H ? h_prev[column] : x[column];",
+        "h stands where x belongs",
+    ),
+    Mutant(
+        "weight-grad-input-gate",
+        WEIGHT_GRAD,
+        "const Index row = CellMath::kRecurrentGate[of_recurrent] * d.H + unit;",
+        "const Index row = CellMath::kInputGate[of_recurrent] * d.H + unit;",
+        "GRU: dw_hh goes to another gate's rows",
+    ),
+    Mutant(
+        "weight-grad-no-db-hh",
+        WEIGHT_GRAD,
+        "add_columns(args.db_hh + CellMath::kRecurrentGate[of_recurrent] * d.H + unit, sums, width);",
+        "",
+        "db_hh stays zero",
+    ),
+    Mutant(
+        "weight-grad-bias-row",
+        WEIGHT_GRAD,
+        "for (Index m = 0; m < rows; ++m) sum = sum +",
+        "for (Index m = 1; m < rows; ++m) sum = sum +",
+        "biases miss the first row of every piece",
+    ),
+    # Tiles, packing, threads.
+    Mutant(
+        "tile-rows-off-by-one",
+        TILE,
+        "rows * (tile + 1) / tiles - first,",
+        "rows * (tile + 1) / tiles - first - (tile > 0 && rows * (tile + 1) / tiles - first > 1),",
+        "the last row of every later tile is left out",
+    ),
+    Mutant(
+        "tile-drop-remaining-blocks",
+        TILE,
+        "block < blocks; block += U",
+        "block + U <= blocks; block += U",
+        "units beyond the last full group of blocks are left out",
+    ),
+    Mutant(
+        "tile-one-product-short",
+        TILE,
+        "for (Index k = 0; k < depth; ++k, b += P * L)",
+        "for (Index k = 0; k + 1 < depth; ++k, b += P * L)",
+        "the last term of every sum is missing",
+    ),
+    Mutant(
+        "tile-first-block-for-all",
+        TILE,
+        "const Vec<Real> unit = load(b + u * b_stride + p * L);",
+        "const Vec<Real> unit = load(b + p * L);",
+        "few rows: every block of units gets the first one's weights",
+    ),
+    Mutant(
+        "tile-first-block-for-all-rows",
+        TILE,
+        "unit[u][p] = load(b + u * b_stride + p * L);",
+        "unit[u][p] = load(b + p * L);",
+        "many rows: the same",
+    ),
+    Mutant(
+        "pack-transpose-lanes",
+        PACK,
+        "((J & Step) == 0 ? J + Step : L + J)",
+        "((J & Step) == 0 ? J : L + J)",
+        "lanes are doubled instead of exchanged",
+    ),
+    Mutant(
+        "pack-bias-plane",
+        PACK,
+        "parameters.b_hh[CellMath::kRecurrentGate[of_recurrent] * d.H + j]",
+        "parameters.b_hh[CellMath::kInputGate[of_recurrent] * d.H + j]",
+        "GRU: recurrent biases of the wrong gates",
+    ),
+    Mutant(
+        "pack-one-bias",
+        PACK,
+        "sum += parameters.b_ih[CellMath::kInputGate[of_input] * d.H + j];",
+        "sum = parameters.b_ih[0];",
+        "every unit gets the first one's input bias",
+    ),
+    Mutant(
+        "pack-gate-order",
+        PACK,
+        "w + gate[p] * H * columns + block * L",
+        "w + p * H * columns + block * L",
+        "GRU: backward multiplies by another gate's w_hh",
+    ),
+    Mutant(
+        "team-shares-overlap",
+        TEAM,
+        "count * (member + 1) / members}",
+        "count * (member + 1) / members + (member + 1 < members)}",
+        "two threads work on the same row",
+    ),
+    Mutant(
+        "team-shares-gap",
+        TEAM,
+        "{count * member / members,",
+        "{count * member / members + (member > 0),",
+        "no thread works on the first row of a share",
+    ),
+    # Registers and activations.
+    Mutant(
+        "load-drop-tail-lane",
+        VEC,
+        ": load_partial(p, width);",
+        ": load_partial(p, width - 1);",
+        "the last unit of a partial register is read as 0",
+    ),
+    Mutant(
+        "store-drop-tail-lane",
+        VEC,
+        "store_partial(p, v, width);",
+        "store_partial(p, v, width - 1);",
+        "the last unit of a partial register is not written",
+    ),
+    Mutant(
+        "avx2-mask-too-wide",
+        VEC,
+        "lane < static_cast<Int>(width)",
+        "lane <= static_cast<Int>(width)",
+        "partial loads and stores touch one element too many",
+        isa="avx2",
+    ),
+    Mutant(
+        "avx512-double-mask",
+        VEC,
+        "_mm512_maskz_loadu_pd(static_cast<__mmask8>((1U << width) - 1U), p)",
+        "_mm512_maskz_loadu_pd(static_cast<__mmask8>((1U << width) - 2U), p)",
+        "one float type of one instruction set loses a lane",
+        isa="avx512",
+    ),
+    Mutant(
+        "sigmoid-branches-swapped",
+        MATH,
+        "select<Real>(x < Vec<Real>{}, e, one)",
+        "select<Real>(x < Vec<Real>{}, one, e)",
+        "sigmoid(-x) for sigmoid(x)",
+    ),
+    Mutant(
+        "sigmoid-tail-cut",
+        MATH,
+        "kSigmoidLimit = 104.0F;",
+        "kSigmoidLimit = 87.0F;",
+        "the smallest results are wrong: no network shows it",
+    ),
+    Mutant(
+        "sigmoid-swallows-nan",
+        MATH,
+        "select<Real>(limit < magnitude, limit, magnitude);  //",
+        "select<Real>(magnitude < limit, magnitude, limit);  //",
+        "a NaN becomes a gate of 0 or 1",
+    ),
+    Mutant(
+        "sigmoid-slope", MATH, "return s * (splat(Real(1)) - s);", "return s;", "half of the gates' slope is missing"
+    ),
+    Mutant(
+        "tanh-sign",
+        MATH,
+        "as_real<Real>(as_bits<Real>(result) | sign)",
+        "result",
+        "tanh of a negative number is positive",
+    ),
+    Mutant(
+        "exp-double-last-term",
+        MATH,
+        "2.0915442297780116e-09",
+        "2.0915442297780116e-10",
+        "float64 as good as 1e-13, not as 4 ulp",
+    ),
+    # Bindings: what surrounds the kernels.
+    Mutant("stale-pack", WEIGHTS, "pack.version != version || ", "", "new parameters, old packed weights"),
+    Mutant(
+        "pack-of-other-isa", WEIGHTS, " || pack.isa != isa", "", "weights packed for another instruction set are read"
+    ),
+    Mutant(
+        "swap-packs",
+        WEIGHTS,
+        "return refresh<Real>(backward_, k.backward_pack_size",
+        "return refresh<Real>(forward_, k.backward_pack_size",
+        "backward takes forward's packed weights for its own",
+    ),
+    Mutant("stream-state-stays", STREAM, "std::memcpy(h, h_new, bytes);", "", "every step starts from the first state"),
+    Mutant(
+        "stream-reset-forgets-c",
+        STREAM,
+        "if (has_c) std::memcpy(c_->as<Real>(), c.data(), bytes);",
+        "",
+        "a reset stream keeps its old cell state",
+    ),
+    Mutant(
+        "ignore-dc-n",
+        BINDING,
+        "copy_or_zeros<Real>(dc_n, d.N, d.H)",
+        "copy_or_zeros<Real>(py::none(), d.N, d.H)",
+        "the last cell state's gradient is ignored",
+    ),
+    Mutant(
+        "segment-c",
+        BINDING,
+        "if (training && k.has_cell_state) at.c +=",
+        "if (t < 0) at.c +=",
+        "long training calls: c is not carried where Ctrl-C is looked for",
+    ),
+    Mutant(
+        "segment-gates",
+        BINDING,
+        "if (args.gates != nullptr) at.gates +=",
+        "if (t < 0) at.gates +=",
+        "long training calls: gates overwrite those of the first part",
+    ),
+    Mutant(
+        "segment-dy",
+        BINDING,
+        "if (at.dy != nullptr) at.dy +=",
+        "if (t < 0) at.dy +=",
+        "long backward calls: dy of the wrong steps",
+    ),
+    Mutant(
+        "segment-dx",
+        BINDING,
+        "if (at.dx != nullptr) at.dx +=",
+        "if (t < 0) at.dx +=",
+        "long backward calls: parts of dx overwrite each other",
+    ),
+    Mutant(
+        "segment-gates-backward",
+        BINDING,
+        "at.gates += t * d.N * planes * d.H;",
+        "at.gates += t * d.N * d.H;",
+        "long backward calls: gates of the wrong steps",
+    ),
+)
+
+
+def misfits(root: Path) -> list[str]:
+    """What is wrong with the replacements: texts that do not occur exactly once, names that occur twice."""
+    found = []
+    for mutant in MUTANTS:
+        count = (root / mutant.file).read_text(encoding="utf-8").count(mutant.old)
+        if count != 1:
+            found.append(f"{mutant.name}: {mutant.file} has {count} times, expected once: {mutant.old}")
+    names = [mutant.name for mutant in MUTANTS]
+    return found + [f"{name}: the name of two mutants" for name in sorted({n for n in names if names.count(n) > 1})]
+
+
+class Workshop:
+    """A private copy of the project: built out of source, changed and tested there."""
+
+    def __init__(self, tree: Path) -> None:
+        self.tree = tree
+        ignored = shutil.ignore_patterns("__pycache__", "_core*.so", "_core*.pyd", ".hypothesis")
+        for name in COPIED:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+            else:
+                shutil.copy2(ROOT / name, tree / name)
+        # An editable installation finds its own package before anything on the path; here it must not.
+        (tree / "python/sitecustomize.py").write_text(
+            "import sys\n\nsys.meta_path[:] = [f for f in sys.meta_path if 'ScikitBuild' not in type(f).__name__]\n",
+            encoding="utf-8",
+        )
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("RNNFAST_")}
+        self.environment["PYTHONPATH"] = str(tree / "python")
+        # Tools installed beside the interpreter, whether or not its environment is active.
+        self.environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+    def run(self, *command: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=self.tree, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    def demand(self, *command: str) -> str:
+        """Output of a command that must succeed."""
+        result = self.run(*command)
+        if result.returncode != 0:
+            sys.exit(f"{' '.join(command)} failed:\n{result.stdout[-4000:]}{result.stderr[-4000:]}")
+        return result.stdout.strip()
+
+    def configure(self) -> None:
+        pybind11 = self.demand(sys.executable, "-m", "pybind11", "--cmakedir")
+        generator = ["-G", "Ninja"] if shutil.which("ninja", path=self.environment["PATH"]) else []
+        options = ("-DSKBUILD=1", f"-Dpybind11_DIR={pybind11}", f"-DPython_EXECUTABLE={sys.executable}")
+        self.demand("cmake", "-S", ".", "-B", "build", "-DCMAKE_BUILD_TYPE=Release", *generator, *options)
+
+    def build(self) -> None:
+        self.demand("cmake", "--build", "build", "--parallel", "1")
+        (module,) = (path for path in (self.tree / "build").glob("_core*") if path.suffix in (".so", ".pyd"))
+        shutil.copy2(module, self.tree / "python/rnnfast")
+
+    def instruction_sets(self) -> list[str]:
+        """Those that can be tested, from the module under test: this also proves that it is the one of the copy."""
+        code = "import rnnfast as rf; print(rf._core.__file__, *rf.build_info()['isas'], sep='\\n')"
+        file, *isas = self.demand(sys.executable, "-c", code).splitlines()
+        if self.tree.resolve() not in Path(file).resolve().parents:
+            sys.exit(f"the tests would import {file}, not the copy under {self.tree}")
+        return isas
+
+    def failing_test(self, file: str) -> str | None:
+        """The first test of a file that fails, or at which the process crashes or hangs."""
+        command = (sys.executable, "-m", "pytest", "-x", "-v", "--tb=no", "-p", "no:cacheprovider", f"tests/{file}")
+        try:
+            result = self.run(*command, timeout=SECONDS_PER_FILE)
+        except subprocess.TimeoutExpired as expired:
+            output = expired.stdout or b""
+            return last_started(output if isinstance(output, str) else output.decode(), file) + " (hangs)"
+        if result.returncode == 0:
+            return None
+        return last_started(result.stdout, file) + (" (crashes)" if result.returncode < 0 else "")
+
+    def killer(self) -> str | None:
+        for file in TESTS:
+            if (self.tree / "tests" / file).exists() and (failed := self.failing_test(file)) is not None:
+                return failed
+        return None
+
+
+def last_started(output: str, file: str) -> str:
+    """The test that a verbose run named last."""
+    line = rf"^tests/({re.escape(file)}::.*?)(?: (?:PASSED|FAILED|SKIPPED|ERROR)\b.*)?$"
+    started = re.findall(line, output, re.MULTILINE)
+    return started[-1].strip() if started else file
+
+
+@dataclass(frozen=True)
+class Result:
+    mutant: Mutant
+    verdict: str  # "killed", "survived" or "not tested"
+    by: str
+    seconds: float
+
+
+def try_out(workshop: Workshop, mutant: Mutant, isas: list[str]) -> Result:
+    if mutant.isa and mutant.isa not in isas:
+        return Result(mutant, "not tested", f"this machine has no {mutant.isa}", 0)
+    path = workshop.tree / mutant.file
+    original = path.read_text(encoding="utf-8")
+    path.write_text(original.replace(mutant.old, mutant.new), encoding="utf-8")
+    try:
+        workshop.build()
+        started = time.monotonic()
+        killer = workshop.killer()
+        seconds = time.monotonic() - started
+    finally:
+        path.write_text(original, encoding="utf-8")
+    return Result(mutant, "survived" if killer is None else "killed", killer or "", seconds)
+
+
+def table(results: list[Result]) -> str:
+    """The results as a page."""
+    count = {verdict: sum(result.verdict == verdict for result in results) for verdict in ("killed", "survived")}
+    lines = [
+        "# Mutants",
+        "",
+        "Mistakes planted in the C++ sources one at a time, and the first test that fails for each. `tests/mutants.py`",
+        "holds the replacements, and makes this page with `--write`. Seconds are those of tests, up to that failure.",
+        "",
+        f"{len(results)} mutants: {count['killed']} killed, {count['survived']} survived.",
+        "",
+        "| mutant | file | what goes wrong | found by | s |",
+        "|---|---|---|---|---:|",
+    ]
+    for result in results:
+        mutant = result.mutant
+        by = f"`{result.by}`" if result.verdict == "killed" else f"{result.verdict} {result.by}".strip()
+        file = mutant.file.removeprefix("cpp/").removeprefix("src/")
+        lines.append(f"| {mutant.name} | {file} | {mutant.why} | {by} | {result.seconds:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Plant mistakes in a copy of the kernels; show that tests find them.")
+    names = [mutant.name for mutant in MUTANTS]
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help="try these mutants alone")
+    parser.add_argument("--list", action="store_true", help="print the mutants and whether they still fit the sources")
+    parser.add_argument("--write", action="store_true", help=f"write the table to {TABLE.name}")
+    options = parser.parse_args()
+    if options.only and options.write:
+        parser.error("--write needs all mutants: leave --only out")
+    if options.list:
+        print("\n".join(f"{m.name}: {m.file}: {m.why}" for m in MUTANTS))
+    if wrong := misfits(ROOT):
+        sys.exit("\n".join(wrong))
+    if options.list:
+        return 0
+    if hasattr(os, "nice"):
+        os.nice(10)
+
+    results = []
+    with tempfile.TemporaryDirectory(prefix="rnnfast-mutants-") as directory:
+        workshop = Workshop(Path(directory))
+        workshop.configure()
+        workshop.build()
+        isas = workshop.instruction_sets()
+        if (failed := workshop.killer()) is not None:
+            sys.exit(f"the unchanged sources already fail {failed}")
+        print("unchanged sources: all tests pass", flush=True)
+        for mutant in MUTANTS:
+            if not options.only or mutant.name in options.only:
+                result = try_out(workshop, mutant, isas)
+                results.append(result)
+                print(f"{mutant.name}: {result.verdict} {result.by} ({result.seconds:.1f} s)", flush=True)
+    page = table(results)
+    print(page)
+    if options.write:
+        TABLE.write_text(page, encoding="utf-8")
+    return int(any(result.verdict == "survived" for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
