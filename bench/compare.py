@@ -9,12 +9,13 @@ speedup.png, limit.png.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,7 +33,7 @@ from rnnfast.cli.output import prepare_folder
 from rnnfast.cli.workload import Call, calls_within, prepare, random_problem
 
 DTYPES = ("float32", "float64")
-PAIRS, QUICK_PAIRS = 11, 5
+PAIRS, QUICK_PAIRS = 31, 9
 SECONDS, QUICK_SECONDS = 1.0, 0.15
 
 EPILOG = """\
@@ -139,25 +140,21 @@ def counts(text: str) -> list[int]:
     return [whole(1, 256)(part) for part in text.split(",")]
 
 
-def progress(cases: list[Case]) -> Iterable[Case]:
-    """The cases, with a bar if tqdm is installed, else a line each."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return told(cases)
-    return named(tqdm(cases, unit="case", smoothing=0))
-
-
-def told(cases: list[Case]) -> Iterator[Case]:
-    for number, case in enumerate(cases, start=1):
-        print(f"{number}/{len(cases)} {case.label}", file=sys.stderr)
-        yield case
-
-
-def named(bar: Any) -> Iterator[Case]:
-    for case in bar:
-        bar.set_postfix_str(case.label)
-        yield case
+def progress(cases: list[Case]) -> Iterator[Case]:
+    """The cases, with a bar on a terminal if tqdm is installed, else a line each."""
+    tqdm = None
+    if sys.stderr.isatty():
+        with contextlib.suppress(ImportError):
+            from tqdm import tqdm
+    if tqdm is None:
+        for number, case in enumerate(cases, start=1):
+            print(f"{number}/{len(cases)} {case.label}", file=sys.stderr)
+            yield case
+    else:
+        bar = tqdm(cases, unit="case", smoothing=0)
+        for case in bar:
+            bar.set_postfix_str(case.label)
+            yield case
 
 
 def run(case: Case, machine: Machine, found: dict[str, ModuleType], seconds: float, pairs: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-INK, MUTED, RULE = "#222222", "#767676", "#e6e6e6"
+INK, MUTED, RULE, SLOWER = "#222222", "#767676", "#e6e6e6", "#fbecec"
 # Colour and sign, so that the cells are told apart without colours as well.
 CELLS = {"rnn": ("#e69f00", "o"), "lstm": ("#0072b2", "s"), "gru": ("#009e73", "^")}
 ROW_HEIGHT, PANEL_WIDTH, LABEL_WIDTH = 0.2, 3.1, 2.6
@@ -20,6 +20,9 @@ Result = dict[str, Any]
 
 def draw_speedup(results: list[Result], path: Path) -> None:
     """How many times faster than the best peer."""
+    timed = [r for r in results if r["ratio"]]
+    ratios = [r["ratio"] for r in timed]
+    limits = (min(0.8, min(ratios) / 1.2), max(2.0, max(ratios) * 1.3))
 
     def panel(axes: Any, members: list[Result], row_of: Callable[[Result], int]) -> None:
         for r in members:
@@ -28,12 +31,10 @@ def draw_speedup(results: list[Result], path: Path) -> None:
                 axes.plot(r["ratio"], row_of(r), marker, color=colour, ms=5, alpha=0.85)
         axes.set_xscale("log")
         axes.axvline(1, color=INK, lw=1)
+        axes.axvspan(limits[0], 1, color=SLOWER, lw=0, zorder=0)
         axes.set_xlabel("times as fast as the best peer")
 
-    timed = [r for r in results if r["ratio"]]
-    ratios = [r["ratio"] for r in timed]
-    limits = (min(0.8, min(ratios) / 1.2), max(2.0, max(ratios) * 1.3))
-    _draw(timed, path, "Speed-up over the fastest peer", panel, limits, _plain_ticks(limits), [])
+    _draw(timed, path, "Speed-up over the best peer, by shape T·N·I·H", panel, limits, _plain_ticks(limits), [])
 
 
 def draw_limit(results: list[Result], path: Path) -> None:
@@ -46,13 +47,15 @@ def draw_limit(results: list[Result], path: Path) -> None:
             axes.plot(100 * r["share"], row_of(r), marker, color=colour, mfc=fill, ms=5, alpha=0.85)
         axes.set_xlabel("% of the machine's limit")
 
-    right = max(100.0, *(105 * r["share"] for r in results))
+    right = max(103.0, *(105 * r["share"] for r in results))
     grey = {"color": MUTED, "marker": "o", "ls": ""}
     notes = [
         Line2D([], [], **grey, label="limit: multiply-adds"),
         Line2D([], [], **grey, mfc="white", label="limit: reading the weights"),
     ]
-    _draw(results, path, "Share of the machine's limit", panel, (0, right), [0, 25, 50, 75, 100], notes)
+    _draw(
+        results, path, "Share of the machine's limit, by shape T·N·I·H", panel, (0, right), [0, 25, 50, 75, 100], notes
+    )
 
 
 def _draw(
@@ -94,7 +97,9 @@ def _draw(
         for cell, (colour, marker) in CELLS.items()
     ]
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, color=INK)
-    figure.legend(handles=handles + notes, loc="upper right", ncols=len(handles + notes), frameon=False, fontsize=9)
+    figure.legend(
+        handles=handles + notes, loc="outside lower left", ncols=len(handles + notes), frameon=False, fontsize=9
+    )
     figure.savefig(path, format="png", metadata={"Software": None})
 
 

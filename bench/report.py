@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,21 +82,27 @@ def machine_table(machines: list[dict[str, Any]]) -> list[str]:
 
 
 def summary_table(results: list[dict[str, Any]]) -> list[str]:
-    """Geometric means and smallest ratios."""
+    """Geometric means and smallest ratios, against the best peer of each case and against every peer."""
     names = list(dict.fromkeys(name for r in results for name in r["peers"]))
     rows = []
     for group, members in groups(results).items():
-        compared = [r for r in members if r["ratio"]]
-        if compared:
-            worst = min(compared, key=lambda r: r["ratio"])
-            by_peer = [[r["peers"][n]["ratio"] for r in members if "ratio" in r["peers"].get(n, {})] for n in names]
+        against_best = {f"{r['cell']} {r['shape']}": r["ratio"] for r in members if r["ratio"]}
+        if against_best:
+            worst = min(against_best, key=against_best.__getitem__)
+            each = [[r["peers"][n]["ratio"] for r in members if "ratio" in r["peers"].get(n, {})] for n in names]
             rows.append(
-                [title(group), len(compared), ratio(mean(r["ratio"] for r in compared))]
-                + [f"{ratio(worst['ratio'])} ({worst['cell']}, {worst['shape']})"]
-                + [ratio(mean(values)) if values else "" for values in by_peer]
+                [
+                    title(group),
+                    len(against_best),
+                    mean(against_best.values()),
+                    f"{ratio(against_best[worst])} ({worst})",
+                ]
+                + [f"{mean(ratios)}, {ratio(min(ratios))}" if ratios else "" for ratios in each]
             )
-    head = ["", "cases", "best peer, geometric mean", "smallest", *(f"{name}, geometric mean" for name in names)]
-    return table(head, rows) if rows else ["No peers to compare with."]
+    if not rows:
+        return ["No peers to compare with."]
+    head = ["ratio: geometric mean, smallest", "cases", "best peer", "smallest", *names]
+    return table(head, rows)
 
 
 def results_table(results: list[dict[str, Any]]) -> list[str]:
@@ -126,10 +133,9 @@ def ratio(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
-def mean(values: Any) -> float:
-    """Geometric."""
-    logs = [math.log(value) for value in values]
-    return math.exp(sum(logs) / len(logs))
+def mean(ratios: Iterable[float]) -> str:
+    """Their geometric mean."""
+    return ratio(math.exp(statistics.fmean(math.log(value) for value in ratios)))
 
 
 if __name__ == "__main__":

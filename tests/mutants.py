@@ -218,6 +218,13 @@ MUTANTS = (
         "every thread keeps its gates where the first one does",
     ),
     Mutant("forward-one-scratch", FORWARD, "args.work + member * scratch", "args.work", "threads share one scratch"),
+    Mutant(
+        "forward-no-barrier",
+        FORWARD,
+        "if (barrier != nullptr) barrier->wait();",
+        "",
+        "threads that divide units read h[t-1] before all of it is there",
+    ),
     # Backward.
     Mutant(
         "backward-no-dy-at-last-step",
@@ -225,6 +232,13 @@ MUTANTS = (
         "if (args.dy != nullptr) dh = dh",
         "if (args.dy != nullptr && t + 1 < d.T) dh = dh",
         "the last step's own gradient is ignored",
+    ),
+    Mutant(
+        "backward-no-barrier",
+        BACKWARD,
+        "if (barrier != nullptr) barrier->wait();",
+        "",
+        "threads that divide units read da[t+1] before all of it is there",
     ),
     Mutant(
         "backward-skip-first-step",
@@ -236,8 +250,8 @@ MUTANTS = (
     Mutant(
         "backward-no-dh0",
         BACKWARD,
-        "for_each_tile<1>(height, blocks, [&](const TileRange& tile) { pass_on",
-        "if (first > 0) for_each_tile<1>(height, blocks, [&](const TileRange& tile) { pass_on",
+        "{ pass_on(",
+        "{ if (first > 0) pass_on(",
         "dh is not passed on to the initial state",
     ),
     Mutant(
@@ -257,15 +271,15 @@ MUTANTS = (
     Mutant(
         "backward-dx-plane",
         BACKWARD,
-        "da(t, row) + CellMath::kInputPlane * d.H",
-        "da(t, row)",
+        "kPlanes + CellMath::kInputPlane) * d.H",
+        "kPlanes) * d.H",
         "GRU: dx is made of the recurrent products' gradients",
     ),
     Mutant(
         "backward-dx-row",
         BACKWARD,
-        "to[r] = args.dx + (t * d.N + row) * d.I;",
-        "to[r] = args.dx + (t * d.N + rows.last - 1 - row + rows.first) * d.I;",
+        "args.dx + (first_row + r) * d.I",
+        "args.dx + (first_row + tile.rows - 1 - r) * d.I",
         "dx of one sequence is given to another",
     ),
     Mutant(
@@ -343,8 +357,8 @@ MUTANTS = (
     Mutant(
         "tile-drop-remaining-blocks",
         TILE,
-        "block < blocks; block += U",
-        "block + U <= blocks; block += U",
+        "block < blocks.last; block += U",
+        "block + U <= blocks.last; block += U",
         "units beyond the last full group of blocks are left out",
     ),
     Mutant(

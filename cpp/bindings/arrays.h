@@ -32,6 +32,16 @@ inline std::string shape_text(const Index* sizes, std::size_t count) {
 
 inline std::string type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
 
+template <class Real>
+bool is_aligned(const py::array& array) {
+  return array.size() == 0 || reinterpret_cast<std::uintptr_t>(array.data()) % alignof(Real) == 0;
+}
+
+template <class Real>
+bool is_dense(const py::array& array) {
+  return (array.flags() & py::array::c_style) != 0 && is_aligned<Real>(array);
+}
+
 /// Checks the arguments of one function; every message starts with its name.
 class Checker {
  public:
@@ -57,7 +67,7 @@ class Checker {
     if ((array.flags() & py::array::c_style) == 0) {
       value_error(std::string(name) + " is not in C order; expected a contiguous array");
     }
-    if (array.size() > 0 && reinterpret_cast<std::uintptr_t>(array.data()) % alignof(Real) != 0) {
+    if (!is_aligned<Real>(array)) {
       value_error(std::string(name) + " is not aligned to its elements");
     }
     return array;

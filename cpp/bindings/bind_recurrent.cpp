@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "bind.h"
+#include "gil.h"
 #include "weights.h"
 
 namespace rnnfast::bindings {
@@ -16,11 +17,6 @@ Index steps_between_signals(const Dims& d, Index gates_per_unit) {
                       static_cast<double>(d.I + d.H);
   const double steps = kMultiplyAdds / step;
   return steps < 1 ? 1 : steps > 1e9 ? Index{1000000000} : static_cast<Index>(steps);
-}
-
-void let_python_interrupt() {
-  const py::gil_scoped_acquire locked;
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
 Dims dims_of(const Checker& check, const Weights& weights, const py::array& x) {
@@ -65,7 +61,7 @@ py::tuple forward(Weights& weights, const py::object& x_in, const py::object& h0
   args.h = data<Real>(h);
 
   if (d.T > 0 && d.N > 0) {
-    const py::gil_scoped_release unlocked;
+    WithoutGil unlocked;
     const SharedBuffer packed = weights.forward_pack<Real>();
     args.packed = packed->as<Real>();
     Team team(num_threads());
@@ -73,7 +69,7 @@ py::tuple forward(Weights& weights, const py::object& x_in, const py::object& h0
     args.work = work.as<Real>();
     const Index segment = steps_between_signals(d, k.gates_per_unit);
     for (Index t = 0; t < d.T; t += segment) {
-      if (t > 0) let_python_interrupt();
+      if (t > 0) unlocked.let_python_interrupt();
       const Dims part{std::min(segment, d.T - t), d.N, d.I, d.H};
       ForwardArgs<Real> at = args;
       at.x += t * d.N * d.I;
@@ -164,7 +160,7 @@ py::tuple backward(Weights& weights, const py::object& x_in, const py::object& h
   args.dh = data<Real>(dh);
 
   if (d.T > 0 && d.N > 0) {
-    const py::gil_scoped_release unlocked;
+    WithoutGil unlocked;
     const SharedBuffer packed = weights.backward_pack<Real>();
     args.packed = packed->as<Real>();
     Team team(num_threads());
@@ -174,7 +170,7 @@ py::tuple backward(Weights& weights, const py::object& x_in, const py::object& h
     const Index segment = std::max(Index{1}, steps_between_signals(d, 3 * G) / multiple) * multiple;
     const Index planes = std::max(Index{1}, k.planes_per_unit);
     for (Index last = d.T; last > 0; last -= segment) {
-      if (last < d.T) let_python_interrupt();
+      if (last < d.T) unlocked.let_python_interrupt();
       const Index t = std::max(Index{0}, last - segment);
       BackwardArgs<Real> at = args;
       at.x += t * d.N * d.I;

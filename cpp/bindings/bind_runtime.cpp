@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-#include <cerrno>
 #include <cstdlib>
 
 #include "arrays.h"
@@ -36,12 +35,12 @@ void read_environment() {
     }
   }
   if (const char* text = std::getenv("RNNFAST_NUM_THREADS"); text != nullptr) {
-    char* end = nullptr;
-    errno = 0;
-    const long count = std::strtol(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || count < 1 || count > kMaxThreads) {
-      throw py::import_error("RNNFAST_NUM_THREADS is '" + std::string(text) + "'; expected 1 to " +
-                             std::to_string(kMaxThreads));
+    const std::string digits(text);
+    const bool valid = !digits.empty() && digits.size() <= 9 &&
+                       digits.find_first_not_of("0123456789") == std::string::npos;
+    const long count = valid ? std::stol(digits) : 0;
+    if (count < 1 || count > kMaxThreads) {
+      throw py::import_error("RNNFAST_NUM_THREADS is '" + digits + "'; expected 1 to " + std::to_string(kMaxThreads));
     }
     set_num_threads(static_cast<int>(count));
   }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "bind.h"
+#include "gil.h"
 #include "weights.h"
 
 namespace rnnfast::bindings {
@@ -42,13 +43,7 @@ class Stream {
  private:
   template <class Real>
   py::object step_of(const py::object& x_in, const py::object& out_in) {
-    py::object x_object = x_in;
-    if (py::isinstance<py::array_t<Real>>(x_in) &&
-        (py::reinterpret_borrow<py::array>(x_in).flags() & py::array::c_style) == 0) {
-      x_object = py::array_t<Real, py::array::c_style | py::array::forcecast>(py::reinterpret_borrow<py::array>(x_in));
-    }
-    const py::array x = check_.shaped<Real>("x_t", x_object, {dims_.N, dims_.I}, "(N, I)",
-                                            "N from batch, I from the layer's input_size");
+    const py::array x = contiguous<Real>(x_in);
     py::array out;
     if (out_in.is_none()) {
       out = py::array_t<Real>({dims_.N, dims_.H});
@@ -63,7 +58,7 @@ class Stream {
     Real* y = data<Real>(out);
     const Real* x_data = data<Real>(x);
     {
-      const py::gil_scoped_release unlocked;
+      const WithoutGil unlocked;
       const std::lock_guard lock(mutex_);
       const CellKernels<Real>& k = weights_.kernels<Real>();
       const SharedBuffer packed = weights_.forward_pack<Real>();
@@ -81,6 +76,19 @@ class Stream {
       std::memcpy(y, h, bytes);
     }
     return out_in.is_none() ? py::object(std::move(out)) : out_in;
+  }
+
+  /// x_t as the kernels need it: slices of longer arrays are copied, which costs less than asking callers to.
+  template <class Real>
+  py::array contiguous(const py::object& x_in) const {
+    const char* origin = "N from batch, I from the layer's input_size";
+    if (py::isinstance<py::array_t<Real>>(x_in)) {
+      const py::array x = py::reinterpret_borrow<py::array>(x_in);
+      if (x.ndim() == 2 && x.shape(0) == dims_.N && x.shape(1) == dims_.I && !is_dense<Real>(x)) {
+        return x.attr("copy")();
+      }
+    }
+    return check_.shaped<Real>("x_t", x_in, {dims_.N, dims_.I}, "(N, I)", origin);
   }
 
   template <class Real>

@@ -13,6 +13,9 @@
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 namespace rnnfast {
 namespace {
@@ -160,9 +163,18 @@ Pool& pool() {
   return *existing;
 }
 
+/// Cores this process may run on.
+int usable_cores() {
+#if defined(__linux__)
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) return CPU_COUNT(&allowed);
+#endif
+  return static_cast<int>(std::thread::hardware_concurrency());
+}
+
 std::atomic<int>& thread_setting() {
   static std::atomic<int> count = [] {
-    const int cores = static_cast<int>(std::thread::hardware_concurrency());
+    const int cores = usable_cores();
     return cores < 1 ? 1 : (cores > kMaxThreads ? kMaxThreads : cores);
   }();
   return count;

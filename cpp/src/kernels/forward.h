@@ -16,14 +16,14 @@ template <class CellMath, class Real>
 class Forward {
  public:
   static Index work_size(const Dims& d, bool training, int threads) {
-    return needs_scratch(training) ? threads * scratch_size(d, rows_of_a_thread(d, choose(d, threads))) : 0;
+    return needs_scratch(training) ? threads * scratch_size(d, choose(d, threads)) : 0;
   }
 
   static void run(const Dims& d, const ForwardArgs<Real>& args, bool training, Team& team) {
     const Split split = choose(d, team.size());
-    const Forward self(d, args, training);
+    const Forward self(d, args, training, chunk_steps(d, split));
     // Threads that share the rows share their pre-activations, too.
-    const Index scratch = needs_scratch(training) && !split.by_units ? scratch_size(d, rows_of_a_thread(d, split)) : 0;
+    const Index scratch = needs_scratch(training) && !split.by_units ? scratch_size(d, split) : 0;
     Barrier barrier(split.threads);
     parallel(team, split.threads, [&](int member) {
       self.run_part(split.part(d, self.pack.blocks, member), args.work + member * scratch,
@@ -43,10 +43,11 @@ class Forward {
   const Dims& d;
   const ForwardArgs<Real>& args;
   const bool training;
+  const Index chunk;  // steps that are projected at once
   const ForwardPack<CellMath, Real> pack;
 
-  Forward(const Dims& dims, const ForwardArgs<Real>& a, bool keep)
-      : d(dims), args(a), training(keep), pack({d.I, d.H}, a.packed) {}
+  Forward(const Dims& dims, const ForwardArgs<Real>& a, bool keep, Index chunk_size)
+      : d(dims), args(a), training(keep), chunk(chunk_size), pack({d.I, d.H}, a.packed) {}
 
   static Split choose(const Dims& d, int available) { return Split::choose<Real>(d, P, available); }
 
@@ -56,12 +57,14 @@ class Forward {
     return split.by_units ? d.N : (d.N + split.threads - 1) / split.threads;
   }
 
-  static Index chunk_steps(const Dims& d, Index rows) {
-    const Index steps = kChunkBytes / (rows * kPlanes * d.H * static_cast<Index>(sizeof(Real)));
+  static Index chunk_steps(const Dims& d, Split split) {
+    const Index steps = kChunkBytes / (rows_of_a_thread(d, split) * kPlanes * d.H * static_cast<Index>(sizeof(Real)));
     return steps < 1 ? 1 : (steps > d.T ? d.T : steps);
   }
 
-  static Index scratch_size(const Dims& d, Index rows) { return chunk_steps(d, rows) * rows * kPlanes * d.H; }
+  static Index scratch_size(const Dims& d, Split split) {
+    return chunk_steps(d, split) * rows_of_a_thread(d, split) * kPlanes * d.H;
+  }
 
   /// Pre-activations of some rows of a chunk of steps.
   struct GateRows {
@@ -87,7 +90,6 @@ class Forward {
   /// One thread's part, from the first step to the last.
   void run_part(const Part& part, Real* scratch, Barrier* barrier) const {
     const Range rows = part.rows;
-    const Index chunk = chunk_steps(d, rows.size());
     const bool at_once = sum_at_once(rows.size());
     for (Index t0 = 0; t0 < d.T; t0 += chunk) {
       const Index steps = d.T - t0 < chunk ? d.T - t0 : chunk;

@@ -235,7 +235,10 @@ class Layer:
             value = state[name]
             if is_torch_tensor(value):
                 value = value.detach().cpu().numpy()
-            array = np.asarray(value)
+            try:
+                array = np.asarray(value)
+            except ValueError as error:
+                raise TypeError(f"{who}: {name} is no array: {error}") from None
             if array.dtype.kind != "f":
                 raise TypeError(f"{who}: {name} has dtype {array.dtype}; expected floating-point numbers")
             if array.shape != self.parameters[name].shape:

@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: MIT
+#define RNNFAST_ISA avx2
+#include "parts_isa.h"

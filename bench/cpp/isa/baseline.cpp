@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: MIT
+#define RNNFAST_ISA baseline
+#include "parts_isa.h"
