@@ -19,7 +19,7 @@ def is_torch_tensor(value: Any) -> bool:
 def float_dtype(dtype: Any, who: str) -> np.dtype[Any]:
     """``dtype`` as float32 or float64 in native byte order; TypeError naming ``who`` otherwise."""
     try:
-        found = np.dtype(dtype)
+        found: np.dtype[Any] = np.dtype(dtype)
     except TypeError:
         raise TypeError(f"{who} is {dtype!r}; expected 'float32' or 'float64'") from None
     if found not in (np.dtype(np.float32), np.dtype(np.float64)):

@@ -147,6 +147,7 @@ class Forward {
       const Real* from = gates.at(step, row);
       for (Index u = 0; u < tile.blocks; ++u) {
         const Index unit = (tile.first_block + u) * L;
+        prefetch_states(t, rows.first + row, unit);
         for (int plane = 0; plane < kPlanes; ++plane) {
           const bool projected = !at_once && plane >= kInputPlane && plane < kInputPlane + P;
           store(acc.at(tile, r, u, kPlanes) + plane * L,
@@ -187,6 +188,13 @@ class Forward {
     if (CellMath::kKeepsGates && training) {
       for (int plane = 0; plane < kPlanes; ++plane) store_lanes(gate_row + plane * plane_stride + unit, a[plane], width);
     }
+  }
+
+  /// The cache lines that finish() will write, fetched while the products are summed.
+  RNNFAST_INLINE void prefetch_states(Index t, Index row, Index unit) const {
+    const Index state = row * d.H + unit;
+    __builtin_prefetch(args.h + (t + 1) * d.N * d.H + state, 1);
+    if (CellMath::kHasCellState) __builtin_prefetch(args.c + (training ? (t + 1) * d.N * d.H : 0) + state, 1);
   }
 
   const Real* bias(int plane, Index block) const { return pack.bias + (plane * pack.blocks + block) * L; }

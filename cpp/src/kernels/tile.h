@@ -44,6 +44,10 @@ struct Range {
   Index size() const { return last - first; }
 };
 
+RNNFAST_INLINE Range intersection(Range a, Range b) {
+  return {a.first > b.first ? a.first : b.first, a.last < b.last ? a.last : b.last};
+}
+
 /// What one tile covers.
 struct TileRange {
   Index first_row;

@@ -50,23 +50,41 @@ class WeightGrad {
               gates.size());
     pack_inputs(x, h_prev, rows);
     const Panels<Real> panels{inputs, rows, kPieceRows * L};
-    for_each_tile<1>(gates.size(), Range{0, blocks_of<Real>(columns(d))}, [&](const TileRange& tile) {
+    for (int plane = 0; plane < CellMath::kPlanes; ++plane) {
+      // A plane without an input product has no part in dw_ih, one without a recurrent product none in dw_hh.
+      const Range blocks{has_input(plane) ? 0 : d.I / L, blocks_of<Real>(has_recurrent(plane) ? d.I + d.H : d.I)};
+      const Range positions = intersection(gates, {plane * d.H, (plane + 1) * d.H});
+      if (positions.size() > 0) add_products(positions, blocks, panels);
+    }
+    if (args.db_ih != nullptr) add_bias(da, rows, gates);
+  }
+
+  void add_products(Range positions, Range blocks, const Panels<Real>& panels) const {
+    for_each_tile<1>(positions.size(), blocks, [&](const TileRange& tile) {
       Accumulators<Real> acc;
       const Real* gate[kMaxRows<1>];
+      const Index first = positions.first + tile.first_row;
       for (Index r = 0; r < tile.rows; ++r) {
-        const Index position = gates.first + tile.first_row + r;
-        gate[r] = da_columns + position * kPieceRows;
+        gate[r] = da_columns + (first + r) * kPieceRows;
         for (Index u = 0; u < tile.blocks; ++u) store(acc.at(tile, r, u, 1), Vec<Real>{});
-        for_each_target(position, tile.first_block * L, tile.blocks * L, prefetch_columns);
+        for_each_target(first + r, tile.first_block * L, tile.blocks * L, prefetch_columns);
       }
       multiply<1>(tile, acc.data, 1, gate, panels);
       for (Index r = 0; r < tile.rows; ++r) {
         const Real* sums = acc.at(tile, r, 0, 1);
-        for_each_target(gates.first + tile.first_row + r, tile.first_block * L, tile.blocks * L,
+        for_each_target(first + r, tile.first_block * L, tile.blocks * L,
                         [&](Real* to, Index skip, Index count) { add_columns(to, sums + skip, count); });
       }
     });
-    if (args.db_ih != nullptr) add_bias(da, rows, gates);
+  }
+
+  static constexpr int input_product(int plane) { return plane - CellMath::kInputPlane; }
+  static constexpr int recurrent_product(int plane) { return plane - CellMath::kRecurrentPlane; }
+  static constexpr bool has_input(int plane) {
+    return input_product(plane) >= 0 && input_product(plane) < CellMath::kProducts;
+  }
+  static constexpr bool has_recurrent(int plane) {
+    return recurrent_product(plane) >= 0 && recurrent_product(plane) < CellMath::kProducts;
   }
 
   void pack_inputs(const Real* x, const Real* h_prev, Index rows) const {
@@ -98,14 +116,12 @@ class WeightGrad {
     const int plane = static_cast<int>(position / d.H);
     const Index unit = position % d.H;
     const Index end = first + count < columns(d) ? first + count : columns(d);
-    const int of_input = plane - CellMath::kInputPlane;
-    if (of_input >= 0 && of_input < CellMath::kProducts && first < d.I) {
-      const Index row = CellMath::kInputGate[of_input] * d.H + unit;
+    if (has_input(plane) && first < d.I) {
+      const Index row = CellMath::kInputGate[input_product(plane)] * d.H + unit;
       body(args.dw_ih + row * d.I + first, Index{0}, (end < d.I ? end : d.I) - first);
     }
-    const int of_recurrent = plane - CellMath::kRecurrentPlane;
-    if (of_recurrent >= 0 && of_recurrent < CellMath::kProducts && end > d.I) {
-      const Index row = CellMath::kRecurrentGate[of_recurrent] * d.H + unit;
+    if (has_recurrent(plane) && end > d.I) {
+      const Index row = CellMath::kRecurrentGate[recurrent_product(plane)] * d.H + unit;
       const Index skip = first < d.I ? d.I - first : 0;
       body(args.dw_hh + row * d.H + first + skip - d.I, skip, end - first - skip);
     }
@@ -132,13 +148,12 @@ class WeightGrad {
       for (Index m = 0; m < rows; ++m) sum = sum + load_lanes(da + m * row_size + position, width);
       Real sums[L];
       store(sums, sum);
-      const int of_input = static_cast<int>(position / d.H) - CellMath::kInputPlane;
-      if (of_input >= 0 && of_input < CellMath::kProducts) {
-        add_columns(args.db_ih + CellMath::kInputGate[of_input] * d.H + unit, sums, width);
+      const int plane = static_cast<int>(position / d.H);
+      if (has_input(plane)) {
+        add_columns(args.db_ih + CellMath::kInputGate[input_product(plane)] * d.H + unit, sums, width);
       }
-      const int of_recurrent = static_cast<int>(position / d.H) - CellMath::kRecurrentPlane;
-      if (of_recurrent >= 0 && of_recurrent < CellMath::kProducts) {
-        add_columns(args.db_hh + CellMath::kRecurrentGate[of_recurrent] * d.H + unit, sums, width);
+      if (has_recurrent(plane)) {
+        add_columns(args.db_hh + CellMath::kRecurrentGate[recurrent_product(plane)] * d.H + unit, sums, width);
       }
       position += width;
     }

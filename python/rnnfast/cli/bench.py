@@ -89,11 +89,12 @@ def check(problem: Problem, mode: str, isa: str) -> None:
     finally:
         _core.set_isa(isa)
     for name, array in want.items():
-        error = float(np.linalg.norm(got[name] - array) / np.linalg.norm(array))
+        error, norm = (float(np.linalg.norm(a)) for a in (got[name] - array, array))
         # Written so that a NaN fails.
-        if not error <= AGREEMENT[problem.dtype.name]:
+        if not error <= AGREEMENT[problem.dtype.name] * norm:
             raise CliError(
-                f"{problem.cell} {mode} {problem.sizes}: {name} of {isa} differs from the baseline's by {error:.2g}"
+                f"{problem.cell} {mode} {problem.sizes}: {name} of {isa} differs from the baseline's by {error:.2g} "
+                f"in {norm:.2g}"
             )
 
 

@@ -243,7 +243,7 @@ class RecurrentLayer(Layer):
     def _inputs(self, who: str, x: Any, state: State, lengths: Any) -> tuple[Array, tuple[Array, Array | None], str]:
         """Time-major x, (h0, c0) of shape (N, H), and the layout to give results back in."""
         if lengths is not None:
-            raise ValueError(f"{who}: lengths is given; expected None, sequences of different lengths are not supported yet")
+            raise ValueError(f"{who}: lengths is given; expected None, ragged batches are not supported yet")
         x = as_float_array(x, self.dtype, f"{who}: x")
         layout = "T" if x.ndim == 2 else "N T" if self.batch_first else "T N"
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
@@ -259,7 +259,7 @@ class RecurrentLayer(Layer):
             return self._zero_states(batch)
         if not self._has_cell_state:
             if isinstance(state, tuple):
-                raise TypeError(f"{who}: {name} is a tuple; expected one array, {type(self).__name__} has no cell state")
+                raise TypeError(f"{who}: {name} is a tuple; expected one array, there is no cell state")
             return self._one_state(who, name, state, batch, layout), None
         if not isinstance(state, (tuple, list)) or len(state) != 2:
             raise TypeError(f"{who}: {name} is {type(state).__name__}; expected a tuple of two arrays (h, c)")
