@@ -46,16 +46,7 @@ def main() -> int:
     """Run the command line."""
     try:
         args = parse()
-        shapes = read_shapes()
-        if args.quick:
-            shapes = [shape for shape in shapes if shape.quick]
-        cases = [
-            case
-            for case in all_cases(shapes, args.dtype, args.threads)
-            if any(matches(case, pattern) for pattern in args.only)
-        ]
-        if not cases:
-            raise CliError(f"--only {' '.join(args.only)}: fits no case{' of --quick' * args.quick}")
+        cases = select(args)
         found, missing = peers.load(args.peers or list(peers.NAMES))
         if args.peers and missing:
             raise CliError(f"--peers: {', '.join(missing)} not installed; pip install 'rnnfast[bench]' installs most")
@@ -67,14 +58,15 @@ def main() -> int:
     kinds = dict.fromkeys((case.threads, case.dtype) for case in cases)
     limits = {kind: measure(kind[0], np.dtype(kind[1]).itemsize) for kind in kinds}
     seconds, pairs = (QUICK_SECONDS, QUICK_PAIRS) if args.quick else (SECONDS, PAIRS)
-    results, interrupted = [], False
+    results: list[dict[str, Any]] = []
+    complete = True
     try:
         for case in progress(cases):
             results.append(run(case, limits[case.threads, case.dtype], found, seconds, pairs))
     except KeyboardInterrupt:
-        interrupted = True
+        complete = False
     record = {
-        "complete": not interrupted,
+        "complete": complete,
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "rnnfast": rf.build_info(),
         "versions": {"numpy": np.__version__, **{name: peer.version() for name, peer in found.items()}},
@@ -86,12 +78,19 @@ def main() -> int:
     (args.out / "results.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     for path in write_report(record, args.out):
         print(f"wrote {path}")
-    wrong = [
-        f"{r['name']}, {name}: {peer['wrong']}" for r in results for name, peer in r["peers"].items() if "wrong" in peer
-    ]
-    for line in wrong:
-        print(f"compare.py: not timed, {line}", file=sys.stderr)
-    return 130 if interrupted else 1 if wrong else 0
+    wrong = [(r, name, peer["wrong"]) for r in results for name, peer in r["peers"].items() if "wrong" in peer]
+    for r, name, why in wrong:
+        print(f"compare.py: not timed, {r['name']}, {name}: {why}", file=sys.stderr)
+    return 130 if not complete else 1 if wrong else 0
+
+
+def select(args: argparse.Namespace) -> list[Case]:
+    """The cases that were asked for."""
+    shapes = [shape for shape in read_shapes() if shape.quick or not args.quick]
+    cases = [c for c in all_cases(shapes, args.dtype, args.threads) if any(matches(c, p) for p in args.only)]
+    if not cases:
+        raise CliError(f"--only {' '.join(args.only)}: fits no case{' of --quick' * args.quick}")
+    return cases
 
 
 def parse() -> argparse.Namespace:
@@ -168,13 +167,18 @@ def run(case: Case, machine: Machine, found: dict[str, ModuleType], seconds: flo
         if reason := peer.lacks(case):
             compared[name] = {"skipped": reason}
             continue
-        # Both anew for every peer: a stream starts from the given state, and no peer meets the caches of another.
+        # Ours anew for every peer: a stream starts from the given state.
         ours, our_answer = prepare(problem, case.mode)
-        theirs, their_answer = peer.prepare(problem, case)
+        answer = our_answer(ours())
         try:
-            check_agreement(our_answer(ours()), their_answer(theirs()), case.dtype)
+            theirs, their_answer = peer.prepare(problem, case)
+            check_agreement(answer, their_answer(theirs()), case.dtype)
         except WrongAnswer as error:
             compared[name] = {"wrong": str(error)}
+            continue
+        except Exception as error:
+            # A peer that fails on one case must not take the results of the others with it.
+            compared[name] = {"wrong": f"failed with {type(error).__name__}: {error}"}
             continue
         taken = time_pairs(ours, theirs, seconds, pairs)
         own_seconds += taken.ours

@@ -28,10 +28,10 @@ def check_agreement(ours: dict[str, Array], theirs: dict[str, Array], dtype: str
         got, want = ours[name], theirs[name]
         if got.shape != want.shape:
             raise WrongAnswer(f"{name} has shape {got.shape} here, {want.shape} there")
-        error = np.linalg.norm(got.astype(np.float64) - want) / np.linalg.norm(want.astype(np.float64))
+        error, norm = np.linalg.norm(got.astype(np.float64) - want), np.linalg.norm(want.astype(np.float64))
         # Written so that a NaN fails.
-        if not error <= AGREEMENT[dtype]:
-            raise WrongAnswer(f"{name} differs by {error:.2g} of its norm; expected at most {AGREEMENT[dtype]:.0e}")
+        if not error <= AGREEMENT[dtype] * norm:
+            raise WrongAnswer(f"{name} differs by {error:.2g}; expected at most {AGREEMENT[dtype]:.0e} of {norm:.2g}")
 
 
 @dataclass(frozen=True)

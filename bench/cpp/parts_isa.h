@@ -81,9 +81,9 @@ constexpr bench::Parts<Real> bench_parts_of() {
 /// In the order of the enumeration Cell.
 template <class Real>
 const bench::Parts<Real>& bench_parts(Cell cell) {
-  static constexpr bench::Parts<Real> all[kCells] = {
-      bench_parts_of<Rnn<Tanh>, Real>(), bench_parts_of<Rnn<Relu>, Real>(), bench_parts_of<Lstm, Real>(),
-      bench_parts_of<Gru, Real>()};
+  static constexpr bench::Parts<Real> all[kCells] = {bench_parts_of<Rnn<Tanh>, Real>(),
+                                                     bench_parts_of<Rnn<Relu>, Real>(), bench_parts_of<Lstm, Real>(),
+                                                     bench_parts_of<Gru, Real>()};
   return all[static_cast<int>(cell)];
 }
 

@@ -20,6 +20,8 @@
 namespace rnnfast {
 namespace {
 
+constexpr int kSpins = 1000;  // some tens of microseconds
+
 void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -33,7 +35,7 @@ void pause() {
 template <class Done>
 void spin_until(const Done& done) {
   for (int spins = 0; !done(); ++spins) {
-    if (spins < 1000) {
+    if (spins < kSpins) {
       pause();
     } else {
       std::this_thread::yield();
@@ -41,26 +43,26 @@ void spin_until(const Done& done) {
   }
 }
 
+/// A job is cut into members, and every thread that is awake takes the next one that nobody has taken. The calling
+/// thread is always awake, so a worker that the system is slow to wake delays nothing: its part is taken by another.
 class Pool {
  public:
   /// One call at a time holds the pool.
   bool try_hold() { return held_.try_lock(); }
 
-  /// Starts those of workers 1..wanted-1 that do not exist. Returns how many members there are.
+  /// Starts those of `wanted` - 1 workers that do not exist. Returns how many threads there are, the caller included.
   int enlist(int wanted) {
     while (static_cast<int>(workers_.size()) < wanted - 1) {
-      const int member = static_cast<int>(workers_.size()) + 1;
-      const std::uint64_t seen = job_.load();
       try {
-        workers_.emplace_back([this, member, seen] { work(member, seen); });
+        workers_.emplace_back([this] { work(); });
       } catch (const std::system_error&) {
         break;  // the system gives no more threads: go on with those there are
       } catch (const std::bad_alloc&) {
         break;
       }
     }
-    const int members = static_cast<int>(workers_.size()) + 1;
-    return members < wanted ? members : wanted;
+    const int threads = static_cast<int>(workers_.size()) + 1;
+    return threads < wanted ? threads : wanted;
   }
 
   void release() {
@@ -68,16 +70,26 @@ class Pool {
     held_.unlock();
   }
 
+  bool assemble(int members) {
+    wake();
+    for (int spins = 0; spins < kSpins; ++spins) {
+      if (present_.load(std::memory_order_acquire) >= members - 1) return true;
+      pause();
+    }
+    return false;
+  }
+
   void run(int members, void (*body)(void*, int), void* context) {
-    if (!awake_.load(std::memory_order_relaxed)) set_awake(true);
+    wake();
     body_ = body;
     context_ = context;
-    remaining_.store(members - 1, std::memory_order_relaxed);
-    job_.store(((job_.load(std::memory_order_relaxed) >> kMemberBits) + 1) << kMemberBits |
-                   static_cast<std::uint64_t>(members),
-               std::memory_order_release);
-    body(context, 0);
-    spin_until([this] { return remaining_.load(std::memory_order_acquire) == 0; });
+    members_ = members;
+    done_.store(0, std::memory_order_relaxed);
+    const std::uint64_t job = (ticket_.load(std::memory_order_relaxed) >> kMemberBits) + 1;
+    ticket_.store(job << kMemberBits, std::memory_order_release);
+    take_members(job);
+    spin_until([&] { return done_.load(std::memory_order_acquire) == members; });
+    ticket_.store((job << kMemberBits) | kMemberMask, std::memory_order_relaxed);  // nothing left to take
   }
 
   /// Ends all workers. The caller holds the pool.
@@ -96,6 +108,11 @@ class Pool {
 
  private:
   static constexpr int kMemberBits = 16;
+  static constexpr std::uint64_t kMemberMask = (1U << kMemberBits) - 1;
+
+  void wake() {
+    if (!awake_.load(std::memory_order_relaxed)) set_awake(true);
+  }
 
   void set_awake(bool awake) {
     {
@@ -105,28 +122,41 @@ class Pool {
     if (awake) changed_.notify_all();
   }
 
-  /// A worker sleeps between calls and spins during one. `seen` is the last job it knows of; a job names its
-  /// number of members, so a worker that is not among them never touches it.
-  void work(int member, std::uint64_t seen) {
+  /// Runs members of `job` until all are taken. What a job consists of may be read once one of its members is taken:
+  /// the job then cannot end before that member is done.
+  void take_members(std::uint64_t job) {
+    std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
+    while (ticket >> kMemberBits == job) {
+      const int member = static_cast<int>(ticket & kMemberMask);
+      if (member >= members_.load(std::memory_order_relaxed)) return;
+      if (ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
+        body_(context_, member);
+        done_.fetch_add(1, std::memory_order_release);
+        ticket = ticket_.load(std::memory_order_acquire);
+      }
+    }
+  }
+
+  /// A worker sleeps between calls and spins during one.
+  void work() {
     while (true) {
       {
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [this] { return awake_.load(std::memory_order_relaxed) || stopping_; });
         if (stopping_) return;
       }
-      while (true) {
-        std::uint64_t job = seen;
+      present_.fetch_add(1, std::memory_order_release);
+      std::uint64_t last = 0;
+      while (awake_.load(std::memory_order_relaxed)) {
+        std::uint64_t job = last;
         spin_until([&] {
-          job = job_.load(std::memory_order_acquire);
-          return job != seen || !awake_.load(std::memory_order_relaxed);
+          job = ticket_.load(std::memory_order_acquire) >> kMemberBits;
+          return job != last || !awake_.load(std::memory_order_relaxed);
         });
-        if (job == seen) break;
-        seen = job;
-        if (member < static_cast<int>(job & ((1U << kMemberBits) - 1))) {
-          body_(context_, member);
-          remaining_.fetch_sub(1, std::memory_order_release);
-        }
+        take_members(job);
+        last = job;
       }
+      present_.fetch_sub(1, std::memory_order_relaxed);
     }
   }
 
@@ -136,10 +166,12 @@ class Pool {
   std::condition_variable changed_;
   bool stopping_ = false;
   alignas(128) std::atomic<bool> awake_ = false;
-  alignas(128) std::atomic<std::uint64_t> job_ = 0;
+  std::atomic<int> present_ = 0;
   void (*body_)(void*, int) = nullptr;
   void* context_ = nullptr;
-  alignas(128) std::atomic<int> remaining_ = 0;
+  std::atomic<int> members_ = 0;
+  alignas(128) std::atomic<std::uint64_t> ticket_ = kMemberMask;  // number of the job, next member
+  alignas(128) std::atomic<int> done_ = 0;
 };
 
 std::atomic<Pool*> the_pool = nullptr;
@@ -204,12 +236,14 @@ Team::~Team() {
 }
 
 void Team::run(int members, void (*body)(void*, int), void* context) noexcept {
-  if (members <= 1) {
-    body(context, 0);
+  if (members > 1 && size_ > 1) {
+    pool().run(members, body, context);
   } else {
-    pool().run(members < size_ ? members : size_, body, context);
+    for (int member = 0; member < members; ++member) body(context, member);
   }
 }
+
+bool Team::assemble(int members) noexcept { return members <= 1 || (members <= size_ && pool().assemble(members)); }
 
 void Barrier::wait() noexcept {
   if (members_ == 1) return;

@@ -31,8 +31,13 @@ class Team {
 
   int size() const noexcept { return size_; }
 
-  /// Runs body(context, member) for member < members <= size() and returns when all are done. `body` must not throw.
+  /// Runs body(context, member) for every member < members, on whichever threads of the team are awake, and returns
+  /// when all are done. `body` must not throw. Members run in any order and not necessarily at the same time.
   void run(int members, void (*body)(void*, int), void* context) noexcept;
+
+  /// Whether as many threads are awake as `members` that wait for each other in run() need. Waits for them for some
+  /// tens of microseconds; they stay awake as long as the team lives.
+  bool assemble(int members) noexcept;
 
  private:
   int size_ = 1;

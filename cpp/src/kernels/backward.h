@@ -23,7 +23,7 @@ class Backward {
   static Index work_size(const Dims& d, int threads) { return threads * WeightGrad<CellMath, Real>::work_size(d); }
 
   static void run(const Dims& d, const BackwardArgs<Real>& args, Team& team) {
-    const Split split = Split::choose<Real>(d, CellMath::kProducts, team.size());
+    const Split split = Split::choose<Real>(d, CellMath::kProducts, team.size()).confirmed(team);
     const Backward self(d, args);
     const Index blocks = blocks_of<Real>(d.H);
     const Index chunk = chunk_steps(d.N);

@@ -20,7 +20,7 @@ class Forward {
   }
 
   static void run(const Dims& d, const ForwardArgs<Real>& args, bool training, Team& team) {
-    const Split split = choose(d, team.size());
+    const Split split = choose(d, team.size()).confirmed(team);
     const Forward self(d, args, training, chunk_steps(d, split));
     // Threads that share the rows share their pre-activations, too.
     const Index scratch = needs_scratch(training) && !split.by_units ? scratch_size(d, split) : 0;

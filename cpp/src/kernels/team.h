@@ -12,7 +12,7 @@ RNNFAST_INLINE Range share(Index count, int member, int members) {
   return {count * member / members, count * (member + 1) / members};
 }
 
-/// Runs body(member) on the first `members` of the team.
+/// Runs body(member) for member < members on the team.
 template <class Body>
 inline void parallel(Team& team, int members, const Body& body) {
   team.run(
@@ -45,6 +45,9 @@ struct Split {
     if (few_rows && step >= kWorthBarrier && blocks >= 2 * available) return {available, true};
     return {d.N < available ? static_cast<int>(d.N) : available, false};
   }
+
+  /// The same if the threads that have to wait for each other are there, else one thread.
+  Split confirmed(Team& team) const { return by_units && !team.assemble(threads) ? Split{1, false} : *this; }
 
   Part part(const Dims& d, Index blocks, int member) const {
     if (by_units) return {{0, d.N}, share(blocks, member, threads)};
