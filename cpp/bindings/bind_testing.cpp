@@ -3,6 +3,8 @@
 #include "arrays.h"
 #include "bind.h"
 #include "rnnfast/activations.h"
+#include "rnnfast/machine.h"
+#include "rnnfast/threads.h"
 
 namespace rnnfast::bindings {
 namespace {
@@ -21,6 +23,28 @@ void bind_activation(py::module_& m, const char* name, void (*f)(const Real*, Re
       "x"_a.noconvert());
 }
 
+void check_threads(int threads) {
+  if (threads < 1 || threads > kMaxThreads) {
+    throw py::value_error("threads is " + std::to_string(threads) + "; expected 1 to " + std::to_string(kMaxThreads));
+  }
+}
+
+double measured_peak(int dtype_bytes, int threads) {
+  check_threads(threads);
+  if (dtype_bytes != 4 && dtype_bytes != 8) {
+    throw py::value_error("dtype_bytes is " + std::to_string(dtype_bytes) + "; expected 4 or 8");
+  }
+  const py::gil_scoped_release unlocked;
+  return dtype_bytes == 4 ? fma_peak<float>(threads) : fma_peak<double>(threads);
+}
+
+double measured_bandwidth(Index bytes, int threads) {
+  check_threads(threads);
+  if (bytes < 1) throw py::value_error("bytes is " + std::to_string(bytes) + "; expected at least 1");
+  const py::gil_scoped_release unlocked;
+  return read_bandwidth(bytes, threads);
+}
+
 }  // namespace
 
 void bind_testing(py::module_& m) {
@@ -29,6 +53,8 @@ void bind_testing(py::module_& m) {
   bind_activation<double>(testing, "sigmoid", sigmoid<double>);
   bind_activation<float>(testing, "tanh", tanh<float>);
   bind_activation<double>(testing, "tanh", tanh<double>);
+  testing.def("fma_peak", &measured_peak, "dtype_bytes"_a, "threads"_a);
+  testing.def("read_bandwidth", &measured_bandwidth, "bytes"_a, "threads"_a);
 }
 
 }  // namespace rnnfast::bindings

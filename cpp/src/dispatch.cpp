@@ -153,6 +153,13 @@ template const CellKernels<float>& kernels<float>(Cell) noexcept;
 template const CellKernels<double>& kernels<double>(Cell) noexcept;
 
 template <class Real>
+const MachineLoops<Real>& machine_loops() noexcept {
+  return table<Real>().machine;
+}
+template const MachineLoops<float>& machine_loops<float>() noexcept;
+template const MachineLoops<double>& machine_loops<double>() noexcept;
+
+template <class Real>
 void sigmoid(const Real* x, Real* y, Index count) noexcept {
   table<Real>().sigmoid(x, y, count);
 }

@@ -6,11 +6,25 @@
 
 namespace rnnfast {
 
+/// What machine.cpp measures the machine with; kernels/machine.h.
+template <class Real>
+struct MachineLoops {
+  Index round_flops;
+  Real (*multiply_adds)(Index rounds, Real factor);
+  Index read_step;
+  Real (*read_all)(const Real* data, Index count);
+};
+
+/// Of the instruction set in use. Source: dispatch.cpp.
+template <class Real>
+const MachineLoops<Real>& machine_loops() noexcept;
+
 template <class Real>
 struct IsaKernels {
   CellKernels<Real> cells[kCells];
   void (*sigmoid)(const Real* x, Real* y, Index count);
   void (*tanh)(const Real* x, Real* y, Index count);
+  MachineLoops<Real> machine;
 };
 
 namespace baseline {

@@ -8,6 +8,7 @@
 #include "isa/isa.h"
 #include "kernels/backward.h"
 #include "kernels/forward.h"
+#include "kernels/machine.h"
 
 namespace rnnfast::RNNFAST_ISA {
 
@@ -43,7 +44,8 @@ constexpr IsaKernels<Real> isa_kernels() {
   return {.cells = {cell_kernels<Rnn<Tanh>, Real>(), cell_kernels<Rnn<Relu>, Real>(), cell_kernels<Lstm, Real>(),
                     cell_kernels<Gru, Real>()},
           .sigmoid = map<Real, sigmoid<Real>>,
-          .tanh = map<Real, tanh<Real>>};
+          .tanh = map<Real, tanh<Real>>,
+          .machine = loops_of_this_isa<Real>()};
 }
 
 }  // namespace rnnfast::RNNFAST_ISA

@@ -226,7 +226,7 @@ class RecurrentLayer(Layer):
 
     def apply(self, x: Array) -> Array:
         states = self._zero_states(x.shape[1])
-        h, _, _ = _core.forward(weights=self._weights, x=x, h0=states[0], c0=states[1], training=False)
+        h: Array = _core.forward(weights=self._weights, x=x, h0=states[0], c0=states[1], training=False)[0]
         return h[1:]
 
     def trace(self, x: Array) -> tuple[Array, Tape]:
