@@ -56,7 +56,7 @@ class Backward {
   void run_part(Index first, Index last, const Part& part, Barrier* barrier) const {
     const Range rows = part.rows;
     for (Index t = last - 1; t >= first; --t) {
-      for_each_tile<1>(rows.size(), part.blocks,
+      for_each_tile<1>(rows.size(), part.blocks, t % 2 == 1,
                        [&](const TileRange& tile) { retreat(tile, t, rows.first, t + 1 < last); });
       if (barrier != nullptr) barrier->wait();
     }

@@ -99,7 +99,7 @@ class Forward {
                          [&](const TileRange& tile) { project(tile, t0, rows, gates); });
       }
       for (Index step = 0; step < steps; ++step) {
-        for_each_tile<P>(rows.size(), part.blocks,
+        for_each_tile<P>(rows.size(), part.blocks, step % 2 == 1,
                          [&](const TileRange& tile) { advance(tile, t0 + step, step, rows, gates, at_once); });
         if (barrier != nullptr) barrier->wait();
       }
@@ -156,8 +156,12 @@ class Forward {
         }
       }
     }
-    if (at_once) multiply<P>(tile, acc.data + kInputPlane * L, kPlanes, x, pack.w_ih);
-    multiply<P>(tile, acc.data + kRecurrentPlane * L, kPlanes, h_prev, pack.w_hh);
+    if (at_once && kInputPlane == kRecurrentPlane) {
+      multiply<P>(tile, acc.data + kInputPlane * L, kPlanes, x, pack.w_ih, h_prev, pack.w_hh);
+    } else {
+      if (at_once) multiply<P>(tile, acc.data + kInputPlane * L, kPlanes, x, pack.w_ih);
+      multiply<P>(tile, acc.data + kRecurrentPlane * L, kPlanes, h_prev, pack.w_hh);
+    }
     for (Index r = 0; r < tile.rows; ++r) {
       const Index row = rows.first + tile.first_row + r;
       for (Index u = 0; u < tile.blocks; ++u) {

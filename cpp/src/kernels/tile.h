@@ -69,28 +69,27 @@ struct alignas(64) Accumulators {
   }
 };
 
-/// The micro-kernel itself.
-///   acc     io   [R][U][acc_stride], of which P * lanes elements are used
-///   a       in   R pointers to rows of at least `depth` elements
-///   b       in   U blocks, b_stride apart, of (depth, P, lanes)
+/// What one tile multiplies.
+template <class Real>
+struct Operands {
+  const Real* const* a;  // R pointers to rows of at least `depth` elements
+  const Real* b;         // U blocks, b_stride apart, of (depth, P, lanes)
+  Index b_stride;
+  Index depth;
+};
+
+/// sum += a b, with the accumulators in registers.
 template <class Real, int R, int U, int P>
-void multiply_tile(Real* acc, Index acc_stride, const Real* const* a, const Real* b, Index b_stride, Index depth) {
+RNNFAST_INLINE void add_product(Vec<Real> (&sum)[R][U][P], const Operands<Real>& operands) {
   constexpr int L = kLanes<Real>;
-  Vec<Real> sum[R][U][P];
-#pragma GCC unroll 32
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (int u = 0; u < U; ++u) {
-#pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) sum[r][u][p] = load(acc + (r * U + u) * acc_stride + p * L);
-    }
-  }
   const Real* row[R];
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) row[r] = a[r];
+  for (int r = 0; r < R; ++r) row[r] = operands.a[r];
+  const Real* b = operands.b;
+  const Index b_stride = operands.b_stride;
 
   // The operand with fewer vectors is the one that stays in registers while the other one passes.
-  for (Index k = 0; k < depth; ++k, b += P * L) {
+  for (Index k = 0; k < operands.depth; ++k, b += P * L) {
     if constexpr (R > U * P) {
       Vec<Real> unit[U][P];
 #pragma GCC unroll 8
@@ -115,13 +114,31 @@ void multiply_tile(Real* acc, Index acc_stride, const Real* const* a, const Real
       for (int u = 0; u < U; ++u) {
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p) {
-          const Vec<Real> unit = load(b + u * b_stride + p * L);
+          const Vec<Real> unit = in_register<Real>(load(b + u * b_stride + p * L));
 #pragma GCC unroll 32
           for (int r = 0; r < R; ++r) sum[r][u][p] = fma(x[r], unit, sum[r][u][p]);
         }
       }
     }
   }
+}
+
+/// The micro-kernel itself.
+///   acc        io   [R][U][acc_stride], of which P * lanes elements are used
+///   operands   in   `count` products, added one after the other
+template <class Real, int R, int U, int P>
+void multiply_tile(Real* acc, Index acc_stride, const Operands<Real>* operands, int count) {
+  constexpr int L = kLanes<Real>;
+  Vec<Real> sum[R][U][P];
+#pragma GCC unroll 32
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+    for (int u = 0; u < U; ++u) {
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) sum[r][u][p] = load(acc + (r * U + u) * acc_stride + p * L);
+    }
+  }
+  for (int product = 0; product < count; ++product) add_product<Real, R, U, P>(sum, operands[product]);
 
 #pragma GCC unroll 32
   for (int r = 0; r < R; ++r) {
@@ -134,8 +151,7 @@ void multiply_tile(Real* acc, Index acc_stride, const Real* const* a, const Real
 }
 
 template <class Real>
-using TileFunction = void (*)(Real* acc, Index acc_stride, const Real* const* a, const Real* b, Index b_stride,
-                              Index depth);
+using TileFunction = void (*)(Real* acc, Index acc_stride, const Operands<Real>* operands, int count);
 
 /// The micro-kernels of all tile shapes with P products.
 template <class Real, int P>
@@ -171,28 +187,50 @@ struct Tiles {
   }
 };
 
+template <class Real>
+RNNFAST_INLINE Operands<Real> operands_of(const TileRange& tile, const Real* const* a, const Panels<Real>& b) {
+  return {a, b.block(tile.first_block), b.stride, b.depth};
+}
+
 /// acc += a b for one tile; acc has `planes` vectors per row and block, the first P of which are added to.
 template <int P, class Real>
 RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const Real* const* a,
                              const Panels<Real>& b) {
-  Tiles<Real, P>::get(tile.rows, tile.blocks)(acc, planes * kLanes<Real>, a, b.block(tile.first_block), b.stride,
-                                              b.depth);
+  const Operands<Real> operands = operands_of(tile, a, b);
+  Tiles<Real, P>::get(tile.rows, tile.blocks)(acc, planes * kLanes<Real>, &operands, 1);
+}
+
+/// acc += a b, then acc += c d, in one go.
+template <int P, class Real>
+RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const Real* const* a, const Panels<Real>& b,
+                             const Real* const* c, const Panels<Real>& d) {
+  const Operands<Real> operands[] = {operands_of(tile, a, b), operands_of(tile, c, d)};
+  Tiles<Real, P>::get(tile.rows, tile.blocks)(acc, planes * kLanes<Real>, operands, 2);
 }
 
 /// Calls body(TileRange) for all tiles of a rows x blocks product. Rows are cut into tiles of nearly equal height:
 /// 32 rows are 5 5 5 5 6 6, not 6 6 6 6 6 2. All rows pass before the next blocks, whose panels stay in cache.
+/// `backwards` takes the last blocks first: products that repeat with the same panels and alternate find in the cache
+/// what they used last.
 template <int P, class Body>
-RNNFAST_INLINE void for_each_tile(Index rows, Range blocks, const Body& body) {
+RNNFAST_INLINE void for_each_tile(Index rows, Range blocks, bool backwards, const Body& body) {
   const Index tiles = (rows + kMaxRows<P> - 1) / kMaxRows<P>;
   const Index tallest = (rows + tiles - 1) / tiles;
   Index U = blocks_at_once(static_cast<int>(tallest), P);
-  for (Index block = blocks.first; block < blocks.last; block += U) {
-    while (U > blocks.last - block) U /= 2;
+  for (Range left = blocks; left.size() > 0;) {
+    while (U > left.size()) U /= 2;
+    const Index block = backwards ? left.last - U : left.first;
     for (Index tile = 0; tile < tiles; ++tile) {
       const Index first = rows * tile / tiles;
       body(TileRange{first, rows * (tile + 1) / tiles - first, block, U});
     }
+    (backwards ? left.last : left.first) += backwards ? -U : U;
   }
+}
+
+template <int P, class Body>
+RNNFAST_INLINE void for_each_tile(Index rows, Range blocks, const Body& body) {
+  for_each_tile<P>(rows, blocks, false, body);
 }
 
 template <class Real>

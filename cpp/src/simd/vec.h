@@ -69,6 +69,19 @@ RNNFAST_INLINE Vec<Real> splat(Real x) {
   return x - Vec<Real>{};
 }
 
+/// v, kept in a register: without this GCC reads a vector from memory again for every multiply-add that uses it.
+template <class Real>
+RNNFAST_INLINE Vec<Real> in_register(Vec<Real> v) {
+#if defined(__AVX512F__)
+  __asm__("" : "+v"(v));
+#elif defined(__x86_64__)
+  __asm__("" : "+x"(v));
+#elif defined(__aarch64__)
+  __asm__("" : "+w"(v));
+#endif
+  return v;
+}
+
 template <class Real>
 RNNFAST_INLINE Bits<Real> as_bits(Vec<Real> v) {
   Bits<Real> bits;
