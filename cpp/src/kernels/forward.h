@@ -37,7 +37,6 @@ class Forward {
   static constexpr int kPlanes = CellMath::kPlanes;
   static constexpr int kInputPlane = CellMath::kInputPlane;
   static constexpr int kRecurrentPlane = CellMath::kRecurrentPlane;
-  static constexpr Index kFewInputs = 2;            // per row of the batch
   static constexpr Index kChunkBytes = 256 * 1024;  // of pre-activations: a part of any L2 cache
 
   const Dims& d;
@@ -84,8 +83,9 @@ class Forward {
   }
 
   /// Whether input and recurrent products are summed in one go, step by step, instead of chunk by chunk: it saves
-  /// the way of the pre-activations through memory, but reads w_ih at every step. The bits are the same.
-  bool sum_at_once(Index rows) const { return d.T == 1 || d.I <= kFewInputs * rows; }
+  /// the way of the pre-activations through memory, but reads w_ih at every step, which one row alone does not repay.
+  /// The bits are the same.
+  bool sum_at_once(Index rows) const { return d.T == 1 || d.I <= 2 + 32 * (rows - 1); }
 
   /// One thread's part, from the first step to the last.
   void run_part(const Part& part, Real* scratch, Barrier* barrier) const {
