@@ -357,22 +357,29 @@ MUTANTS = (
     Mutant(
         "tile-drop-remaining-blocks",
         TILE,
-        "block < blocks.last; block += U",
-        "block + U <= blocks.last; block += U",
+        "while (U > left.size()) U /= 2;",
+        "if (left.size() < blocks.size() && U > left.size()) break; while (U > left.size()) U /= 2;",
         "units beyond the last full group of blocks are left out",
     ),
     Mutant(
         "tile-one-product-short",
         TILE,
-        "for (Index k = 0; k < depth; ++k, b += P * L)",
-        "for (Index k = 0; k + 1 < depth; ++k, b += P * L)",
+        "k < operands.depth;",
+        "k + 1 < operands.depth;",
         "the last term of every sum is missing",
+    ),
+    Mutant(
+        "tile-one-operand",
+        TILE,
+        "product < count;",
+        "product < 1;",
+        "of two products in one go the second one is left out",
     ),
     Mutant(
         "tile-first-block-for-all",
         TILE,
-        "const Vec<Real> unit = load(b + u * b_stride + p * L);",
-        "const Vec<Real> unit = load(b + p * L);",
+        "(load(b + u * b_stride + p * L))",
+        "(load(b + p * L))",
         "few rows: every block of units gets the first one's weights",
     ),
     Mutant(
@@ -467,7 +474,7 @@ MUTANTS = (
         MATH,
         "kSigmoidLimit = 104.0F;",
         "kSigmoidLimit = 87.0F;",
-        "the smallest results are wrong: no network shows it",
+        "results below 1e-38 are too large",
     ),
     Mutant(
         "sigmoid-swallows-nan",
@@ -491,7 +498,7 @@ MUTANTS = (
         MATH,
         "2.0915442297780116e-09",
         "2.0915442297780116e-10",
-        "float64 as good as 1e-13, not as 4 ulp",
+        "float64 loses its last digits",
     ),
     # Bindings: what surrounds the kernels.
     Mutant("stale-pack", WEIGHTS, "pack.version != version || ", "", "new parameters, old packed weights"),
@@ -525,7 +532,7 @@ MUTANTS = (
         BINDING,
         "if (training && k.has_cell_state) at.c +=",
         "if (t < 0) at.c +=",
-        "long training calls: c is not carried where Ctrl-C is looked for",
+        "long training calls: c is not carried on where a call is cut to look for Ctrl-C",
     ),
     Mutant(
         "segment-gates",

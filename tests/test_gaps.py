@@ -1,0 +1,63 @@
+"""Paths through the kernels that only unusual sizes take: each is here because a mutant on it (mutants.py) lived on."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import tolerances
+from cases import CELLS, Case
+from compare import assert_close, assert_same_bits
+from harness import PARAMETERS, layer_with, named_gradients, pack_state, random_problem, unpack_state
+from reference import GATES
+from test_backward import check_directional
+
+by_cell = pytest.mark.parametrize("cell", CELLS)
+
+
+@by_cell
+def test_weight_gradients_of_more_rows_than_are_summed_at_once(cell, dtype, isa):
+    """One step of a batch so large that its rows alone are cut into pieces, the last of them not full."""
+    check_directional(Case(cell, T=2, N=300, I=3, H=5), dtype)
+
+
+# Multiply-adds of one call beyond which the bindings cut it, to look for Ctrl-C in between: 1e9.
+LONG_CALL = 1.3e9
+
+
+@by_cell
+def test_a_call_long_enough_to_be_cut_for_signals_gives_the_bits_of_short_ones(cell, dtype, rng):
+    N, I, H, pieces = 16, 8, 128, 5  # noqa: E741
+    T = int(LONG_CALL / (GATES[cell] * N * H * (I + H)))
+    inputs, upstream = random_problem(rng, cell, T, N, I, H, dtype)
+    layer, state = layer_with(cell, inputs, dtype), pack_state(inputs["h0"], inputs["c0"])
+    dstate = pack_state(upstream["dh_n"], upstream["dc_n"])
+    y, final, tape = layer.forward(inputs["x"], state)
+    whole = named_gradients(layer.backward(tape, upstream["dy"], dstate))
+    inferred, inferred_final = layer(inputs["x"], state)
+
+    cuts = list(itertools.pairwise(np.linspace(0, T, pieces + 1).astype(int)))
+    tapes = []
+    for a, b in cuts:
+        piece, state, tape = layer.forward(inputs["x"][a:b], state)
+        tapes.append(tape)
+        assert_same_bits(y[a:b], piece, f"y of steps {a} to {b}")
+        assert_same_bits(inferred[a:b], piece, f"y of inference of steps {a} to {b}")
+    for got, want in ((final, state), (inferred_final, state)):
+        for one, other in zip(unpack_state(got), unpack_state(want), strict=True):
+            if other is not None:
+                assert_same_bits(one, other, "final state")
+
+    total = dict.fromkeys(PARAMETERS, 0.0)
+    for (a, b), tape in zip(reversed(cuts), reversed(tapes), strict=True):
+        result = layer.backward(tape, upstream["dy"][a:b], dstate)
+        dstate, part = result.state, named_gradients(result)
+        assert_same_bits(whole["x"][a:b], part["x"], f"dx of steps {a} to {b}")
+        total = {name: total[name] + part[name].astype(np.float64) for name in PARAMETERS}
+    for got, want in zip(unpack_state(pack_state(whole["h0"], whole["c0"])), unpack_state(dstate), strict=True):
+        if want is not None:
+            assert_same_bits(got, want, "gradient of the initial state")
+    tolerance = tolerances.REORDERED * tolerances.gradient(dtype, T, N, I, H, GATES[cell])
+    for name, want in total.items():
+        assert_close(whole[name].astype(np.float64), want, tolerance, f"d{name}")
