@@ -22,8 +22,8 @@ Index steps_between_signals(const Dims& d, Index gates_per_unit) {
 Dims dims_of(const Checker& check, const Weights& weights, const py::array& x) {
   const LayerDims layer = weights.dims();
   if (x.shape(2) != layer.I) {
-    check.value_error("x has " + std::to_string(x.shape(2)) + " inputs in its last axis; expected I = " +
-                      std::to_string(layer.I) + " from w_ih");
+    check.value_error("x has " + std::to_string(x.shape(2)) +
+                      " inputs in its last axis; expected I = " + std::to_string(layer.I) + " from w_ih");
   }
   if (x.shape(0) >= (Index{1} << 48)) check.value_error("x has too many steps");
   return {x.shape(0), x.shape(1), layer.I, layer.H};

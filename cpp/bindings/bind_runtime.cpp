@@ -36,8 +36,8 @@ void read_environment() {
   }
   if (const char* text = std::getenv("RNNFAST_NUM_THREADS"); text != nullptr) {
     const std::string digits(text);
-    const bool valid = !digits.empty() && digits.size() <= 9 &&
-                       digits.find_first_not_of("0123456789") == std::string::npos;
+    const bool valid =
+        !digits.empty() && digits.size() <= 9 && digits.find_first_not_of("0123456789") == std::string::npos;
     const long count = valid ? std::stol(digits) : 0;
     if (count < 1 || count > kMaxThreads) {
       throw py::import_error("RNNFAST_NUM_THREADS is '" + digits + "'; expected 1 to " + std::to_string(kMaxThreads));

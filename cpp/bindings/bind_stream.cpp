@@ -28,9 +28,7 @@ class Stream {
     return weights_.is_double() ? step_of<double>(x, out) : step_of<float>(x, out);
   }
 
-  py::tuple state() const {
-    return weights_.is_double() ? state_of<double>() : state_of<float>();
-  }
+  py::tuple state() const { return weights_.is_double() ? state_of<double>() : state_of<float>(); }
 
   void set_state(const py::object& h, const py::object& c) {
     if (weights_.is_double()) {
@@ -93,9 +91,7 @@ class Stream {
 
   template <class Real>
   py::tuple state_of() const {
-    const auto copy = [this](const Buffer& buffer) {
-      return py::array_t<Real>({dims_.N, dims_.H}, buffer.as<Real>());
-    };
+    const auto copy = [this](const Buffer& buffer) { return py::array_t<Real>({dims_.N, dims_.H}, buffer.as<Real>()); };
     if (!weights_.kernels<Real>().has_cell_state) return py::make_tuple(copy(*h_));
     return py::make_tuple(copy(*h_), copy(*c_));
   }

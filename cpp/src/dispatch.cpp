@@ -73,14 +73,14 @@ template <class Real>
 const IsaKernels<Real>& table();
 
 #if defined(__x86_64__)
-#define RNNFAST_TABLE(REAL, NAME)                             \
-  template <>                                                 \
-  const IsaKernels<REAL>& table<REAL>() {                     \
-    switch (active_isa()) {                                   \
-      case Isa::avx512: return avx512::NAME;                  \
-      case Isa::avx2: return avx2::NAME;                      \
-      default: return baseline::NAME;                         \
-    }                                                         \
+#define RNNFAST_TABLE(REAL, NAME)            \
+  template <>                                \
+  const IsaKernels<REAL>& table<REAL>() {    \
+    switch (active_isa()) {                  \
+      case Isa::avx512: return avx512::NAME; \
+      case Isa::avx2: return avx2::NAME;     \
+      default: return baseline::NAME;        \
+    }                                        \
   }
 #else
 #define RNNFAST_TABLE(REAL, NAME)         \
@@ -118,8 +118,8 @@ void set_isa(const std::string& name) {
   for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
     if (name != isa_name(isa)) continue;
     if (!supports(isa)) {
-      throw std::runtime_error("instruction set '" + name + "' is not supported by this CPU; available: " +
-                               names(available));
+      throw std::runtime_error("instruction set '" + name +
+                               "' is not supported by this CPU; available: " + names(available));
     }
     chosen().store(isa, std::memory_order_relaxed);
     return;

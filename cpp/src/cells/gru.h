@@ -32,9 +32,8 @@ struct Gru {
   /// carry: dL/dh of this step that bypassed the gates of the next one in, the same for the step before out.
   /// It is the start of the chain that sums dL/dh, so `dh` already contains it.
   template <class Real>
-  static RNNFAST_INLINE void derivative(Vec<Real> (&gates)[kPlanes], Vec<Real> dh, Vec<Real> h_prev,
-                                        Vec<Real> /*h*/, Vec<Real> /*c_prev*/, Vec<Real> /*c*/,
-                                        Vec<Real>& carry) {
+  static RNNFAST_INLINE void derivative(Vec<Real> (&gates)[kPlanes], Vec<Real> dh, Vec<Real> h_prev, Vec<Real> /*h*/,
+                                        Vec<Real> /*c_prev*/, Vec<Real> /*c*/, Vec<Real>& carry) {
     auto& [q, r, z, n] = gates;
     const Vec<Real> dn = dh * (splat(Real(1)) - z) * tanh_slope<Real>(n);
     const Vec<Real> dz = dh * (h_prev - n) * sigmoid_slope<Real>(z);

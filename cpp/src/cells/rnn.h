@@ -46,9 +46,8 @@ struct Rnn {
   }
 
   template <class Real>
-  static RNNFAST_INLINE void derivative(Vec<Real> (&gates)[kPlanes], Vec<Real> dh, Vec<Real> /*h_prev*/,
-                                        Vec<Real> h, Vec<Real> /*c_prev*/, Vec<Real> /*c*/,
-                                        Vec<Real>& /*carry*/) {
+  static RNNFAST_INLINE void derivative(Vec<Real> (&gates)[kPlanes], Vec<Real> dh, Vec<Real> /*h_prev*/, Vec<Real> h,
+                                        Vec<Real> /*c_prev*/, Vec<Real> /*c*/, Vec<Real>& /*carry*/) {
     gates[0] = Nonlinearity::template pull_back<Real>(dh, h);
   }
 };

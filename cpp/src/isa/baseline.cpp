@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The kernels for the instruction set every machine of the architecture has: SSE2 on x86-64, NEON on aarch64. CMakeLists.txt sets the flags.
+// The kernels for the instruction set every machine of the architecture has: SSE2 on x86-64, NEON on aarch64.
+// CMakeLists.txt sets the flags.
 #define RNNFAST_ISA baseline
 #include "kernels/table.h"
 

@@ -91,8 +91,8 @@ class Backward {
       const Index row = first_row + tile.first_row + r;
       for (Index u = 0; u < tile.blocks; ++u) {
         const Index unit = (tile.first_block + u) * L;
-        const Vec<Real> dh = inner ? load(acc.at(tile, r, u, 1))
-                                   : load_lanes(args.dh + row * d.H + unit, lanes_left<Real>(unit, d.H));
+        const Vec<Real> dh =
+            inner ? load(acc.at(tile, r, u, 1)) : load_lanes(args.dh + row * d.H + unit, lanes_left<Real>(unit, d.H));
         differentiate(t, row, unit, dh);
       }
     }

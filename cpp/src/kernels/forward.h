@@ -191,7 +191,8 @@ class Forward {
       store_lanes(args.h + (t + 1) * step_size + state, CellMath::template step<Real>(a, h_prev, c), width);
     }
     if (CellMath::kKeepsGates && training) {
-      for (int plane = 0; plane < kPlanes; ++plane) store_lanes(gate_row + plane * plane_stride + unit, a[plane], width);
+      for (int plane = 0; plane < kPlanes; ++plane)
+        store_lanes(gate_row + plane * plane_stride + unit, a[plane], width);
     }
   }
 

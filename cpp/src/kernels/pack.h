@@ -110,9 +110,7 @@ struct ForwardPack {
         w_hh{buffer + blocks * w_ih.stride, d.H, d.H * P * L},
         bias(w_hh.data + blocks * w_hh.stride) {}
 
-  static Index size(LayerDims d) {
-    return blocks_of<Real>(d.H) * L * ((d.I + d.H) * P + CellMath::kPlanes);
-  }
+  static Index size(LayerDims d) { return blocks_of<Real>(d.H) * L * ((d.I + d.H) * P + CellMath::kPlanes); }
 
   static void pack(LayerDims d, const Parameters<Real>& parameters, Real* buffer) {
     const ForwardPack views(d, buffer);
@@ -147,8 +145,7 @@ struct BackwardPack {
   Panels<Real> w_ih;  // [blocks of I][P * H][lanes]
 
   BackwardPack(LayerDims d, const Real* buffer)
-      : w_hh{buffer, P * d.H, P * d.H * L},
-        w_ih{buffer + blocks_of<Real>(d.H) * w_hh.stride, P * d.H, P * d.H * L} {}
+      : w_hh{buffer, P * d.H, P * d.H * L}, w_ih{buffer + blocks_of<Real>(d.H) * w_hh.stride, P * d.H, P * d.H * L} {}
 
   static Index size(LayerDims d) { return (blocks_of<Real>(d.H) + blocks_of<Real>(d.I)) * P * d.H * L; }
 

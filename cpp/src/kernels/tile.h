@@ -171,19 +171,12 @@ struct Tiles {
     return table[U - 1];
   }
 
-  static TileFunction<Real> get(Index R, Index U) {
-    switch (R) {
-      case 1: return blocks<1>(U);
-      case 2: return blocks<2>(U);
-      case 3: if constexpr (kMaxRows<P> >= 3) return blocks<3>(U); break;
-      case 4: if constexpr (kMaxRows<P> >= 4) return blocks<4>(U); break;
-      case 5: if constexpr (kMaxRows<P> >= 5) return blocks<5>(U); break;
-      case 6: if constexpr (kMaxRows<P> >= 6) return blocks<6>(U); break;
-      case 7: if constexpr (kMaxRows<P> >= 7) return blocks<7>(U); break;
-      case 8: if constexpr (kMaxRows<P> >= 8) return blocks<8>(U); break;
-      default: break;
+  template <int R = kMaxRows<P>>
+  static TileFunction<Real> get(Index rows, Index U) {
+    if constexpr (R > 1) {
+      if (rows < R) return get<R - 1>(rows, U);
     }
-    __builtin_unreachable();
+    return blocks<R>(U);
   }
 };
 

@@ -27,8 +27,8 @@ class WeightGrad {
                   Index rows, Range gates, Real* work) {
     for (Index first = 0; first < rows; first += kPieceRows) {
       const Index height = rows - first < kPieceRows ? rows - first : kPieceRows;
-      WeightGrad(d, args, work).add_piece(x + first * d.I, h_prev + first * d.H, da + first * CellMath::kPlanes * d.H,
-                                          height, gates);
+      WeightGrad(d, args, work)
+          .add_piece(x + first * d.I, h_prev + first * d.H, da + first * CellMath::kPlanes * d.H, height, gates);
     }
   }
 
@@ -46,8 +46,7 @@ class WeightGrad {
 
   void add_piece(const Real* x, const Real* h_prev, const Real* da, Index rows, Range gates) const {
     const Index row_size = CellMath::kPlanes * d.H;
-    transpose(da_columns + gates.first * kPieceRows, kPieceRows, da + gates.first, row_size, rows,
-              gates.size());
+    transpose(da_columns + gates.first * kPieceRows, kPieceRows, da + gates.first, row_size, rows, gates.size());
     pack_inputs(x, h_prev, rows);
     const Panels<Real> panels{inputs, rows, kPieceRows * L};
     for (int plane = 0; plane < CellMath::kPlanes; ++plane) {

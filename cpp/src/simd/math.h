@@ -28,8 +28,7 @@ struct ExpConstants<float> {
   static constexpr float kLog2E = 1.44269504F;
   static constexpr float kLn2Hi = 0.693359375F;  // few enough bits that n * kLn2Hi is exact
   static constexpr float kLn2Lo = -2.12194440e-4F;
-  static constexpr float kQ[] = {0.5F,          0.16666667F,    0.041666456F,
-                                 0.0083333105F, 0.0013934541F, 0.0001989198F};
+  static constexpr float kQ[] = {0.5F, 0.16666667F, 0.041666456F, 0.0083333105F, 0.0013934541F, 0.0001989198F};
   static constexpr float kSigmoidLimit = 104.0F;  // exp(-104) rounds to 0
   static constexpr float kTanhLimit = 10.0F;      // tanh(10) rounds to 1
 };
