@@ -32,11 +32,11 @@ TESTS = (
     "test_minimal.py",
     "test_backward.py",
     "test_forward.py",
+    "test_gaps.py",
     "test_properties.py",
     "test_arguments.py",
     "test_activations.py",
     "test_dispatch.py",
-    "test_gaps.py",
 )
 
 # A mutant may wait for something that never comes. The slowest of the files takes a tenth of this.
