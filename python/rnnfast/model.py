@@ -15,7 +15,7 @@ from rnnfast._checks import integer, number
 from rnnfast._history import History
 from rnnfast._layout import Layout, check_finite
 from rnnfast._training import Callback, Training, mean_loss
-from rnnfast.layers.base import JoinedParameters, Layer
+from rnnfast.layers.base import PLAIN, JoinedParameters, Layer, Run
 from rnnfast.losses import Loss
 from rnnfast.optim import Adam, Optimizer
 
@@ -67,15 +67,15 @@ class Sequential(Layer):
         lines = "".join(f"  {k}: {layer!r}\n" for k, layer in enumerate(self.layers))
         return f"Sequential(\n{lines})"
 
-    def apply(self, x: Array) -> Array:
-        for layer in self.layers:
-            x = layer.apply(x)
+    def apply(self, x: Array, run: Run = PLAIN) -> Array:
+        for k, layer in enumerate(self.layers):
+            x = layer.apply(x, run.at(k))
         return x
 
-    def trace(self, x: Array) -> tuple[Array, Any]:
+    def trace(self, x: Array, run: Run = PLAIN) -> tuple[Array, Any]:
         tapes = []
-        for layer in self.layers:
-            x, tape = layer.trace(x)
+        for k, layer in enumerate(self.layers):
+            x, tape = layer.trace(x, run.at(k))
             tapes.append(tape)
         return x, tapes
 

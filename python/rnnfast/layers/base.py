@@ -148,6 +148,48 @@ class JoinedParameters(Parameters):
         self.__dict__.update(state)
 
 
+class Run:
+    """One pass of a model over a batch: what layers need beside the input.
+
+    Parameters
+    ----------
+    lengths : ndarray of int, shape (N,), optional
+        Valid steps of every sequence; what comes after them is padding. None: all steps of all sequences.
+    seed : tuple of int
+        From which, with ``path``, the random numbers of this pass follow.
+    carry : dict, optional
+        States of recurrent layers by their ``path``: where this pass begins (zeros if a layer has none there), and,
+        afterwards, where it ended. None: every pass begins with zeros.
+    path : tuple of int
+        The layer's place in the model.
+    """
+
+    __slots__ = ("carry", "lengths", "path", "seed")
+
+    def __init__(
+        self,
+        lengths: Array | None = None,
+        seed: tuple[int, ...] = (),
+        carry: dict[tuple[int, ...], Any] | None = None,
+        path: tuple[int, ...] = (),
+    ) -> None:
+        self.lengths = lengths
+        self.seed = seed
+        self.carry = carry
+        self.path = path
+
+    def at(self, place: int) -> Run:
+        """The same pass, for the layer at ``place`` of a model."""
+        return Run(self.lengths, self.seed, self.carry, (*self.path, place))
+
+    def generator(self) -> np.random.Generator:
+        """The random numbers of this layer in this pass."""
+        return np.random.default_rng([*self.seed, *self.path])
+
+
+PLAIN = Run()
+
+
 class Layer:
     """A layer of a `Sequential` model.
 
@@ -187,12 +229,12 @@ class Layer:
         """Arguments that construct a layer of the same shape (values that JSON can hold)."""
         raise NotImplementedError
 
-    def apply(self, x: Array) -> Array:
+    def apply(self, x: Array, run: Run = PLAIN) -> Array:
         """Output for the input ``x``; keeps nothing."""
         raise NotImplementedError
 
-    def trace(self, x: Array) -> tuple[Array, Any]:
-        """Output for ``x`` and the tape that `pull_back` needs."""
+    def trace(self, x: Array, run: Run = PLAIN) -> tuple[Array, Any]:
+        """Output for ``x`` in training, and the tape that `pull_back` needs."""
         raise NotImplementedError
 
     def pull_back(self, tape: Any, dy: Array, grad: Array, need_dx: bool) -> Array | None:

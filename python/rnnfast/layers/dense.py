@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnfast._arrays import Array, as_float_array
 from rnnfast._checks import integer
-from rnnfast.layers.base import Layer
+from rnnfast.layers.base import PLAIN, Layer, Run
 
 
 def _sigmoid(a: Array) -> Array:
@@ -123,10 +123,10 @@ class Dense(Layer):
         """
         return self.apply(as_float_array(x, self.dtype, "Dense: x"))
 
-    def apply(self, x: Array) -> Array:
+    def apply(self, x: Array, run: Run = PLAIN) -> Array:
         return self.trace(x)[0]
 
-    def trace(self, x: Array) -> tuple[Array, Any]:
+    def trace(self, x: Array, run: Run = PLAIN) -> tuple[Array, Any]:
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"Dense: x has shape {x.shape}; expected (..., {self.in_features}), from in_features")
         # One product over all rows: matmul of a stack would call BLAS once a step.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast._arrays import Array, as_float_array, float_dtype
-from rnnfast.layers.base import Layer
+from rnnfast.layers.base import PLAIN, Layer, Run
 
 
 class Last(Layer):
@@ -44,10 +44,10 @@ class Last(Layer):
         dtype = float_dtype(getattr(x, "dtype", np.float64), "Last: x.dtype")
         return self.apply(as_float_array(x, dtype, "Last: x"))
 
-    def apply(self, x: Array) -> Array:
+    def apply(self, x: Array, run: Run = PLAIN) -> Array:
         return self.trace(x)[0]
 
-    def trace(self, x: Array) -> tuple[Array, Any]:
+    def trace(self, x: Array, run: Run = PLAIN) -> tuple[Array, Any]:
         if x.ndim < 2 or len(x) == 0:
             raise ValueError(f"Last: x has shape {x.shape}; expected (T, N, ...) with T >= 1")
         return x[-1].copy(), x.shape

@@ -11,7 +11,7 @@ import numpy as np
 
 from rnnfast import _core
 from rnnfast._arrays import Array, as_float_array
-from rnnfast.layers.base import Layer
+from rnnfast.layers.base import PLAIN, Layer, Run
 from rnnfast.layers.stream import Stream
 
 State = Any  # array (RNN, GRU) or tuple of two arrays (LSTM)
@@ -224,12 +224,12 @@ class RecurrentLayer(Layer):
 
     # The protocol of Sequential: always time-major.
 
-    def apply(self, x: Array) -> Array:
+    def apply(self, x: Array, run: Run = PLAIN) -> Array:
         states = self._zero_states(x.shape[1])
         h: Array = _core.forward(weights=self._weights, x=x, h0=states[0], c0=states[1], training=False)[0]
         return h[1:]
 
-    def trace(self, x: Array) -> tuple[Array, Tape]:
+    def trace(self, x: Array, run: Run = PLAIN) -> tuple[Array, Tape]:
         states = self._zero_states(x.shape[1])
         h, c, gates = _core.forward(weights=self._weights, x=x, h0=states[0], c0=states[1], training=True)
         return h[1:], Tape(self, x, h, c, gates, "T N")
