@@ -25,6 +25,7 @@ struct ExpConstants<float> {
   static constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it leaves the rounded integer in the low bits
   static constexpr float kExponentBias = 127.0F;
   static constexpr float kLog2E = 1.44269504F;
+  static constexpr float kLn2 = 0.693147181F;
   static constexpr float kLn2Hi = 0.693359375F;  // few enough bits that n * kLn2Hi is exact
   static constexpr float kLn2Lo = -2.12194440e-4F;
   static constexpr float kQ[] = {0.5F, 0.1666659266F, 0.0416658185F, 0.0083609959F, 0.00140049146F};
@@ -39,6 +40,7 @@ struct ExpConstants<double> {
   static constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52
   static constexpr double kExponentBias = 1023.0;
   static constexpr double kLog2E = 1.4426950408889634;
+  static constexpr double kLn2 = 0.69314718055994531;
   static constexpr double kLn2Hi = 6.93147180369123816490e-01;
   static constexpr double kLn2Lo = 1.90821492927058770002e-10;
   static constexpr double kQ[] = {0.5,
@@ -119,8 +121,8 @@ RNNFAST_INLINE Vec<Real> tanh(Vec<Real> x) {
   using C = ExpConstants<Real>;
   const Vec<Real> magnitude = at_most(abs<Real>(x), splat(C::kTanhMost));
   const Power<Real> e = power<0, Real>(magnitude, 2 * C::kLog2E);
-  Vec<Real> r = fma(e.n, splat(C::kLn2Hi / -2), magnitude);
-  r = fma(e.n, splat(C::kLn2Lo / -2), r);  // |x| = n ln 2 / 2 + r
+  // One constant is enough: what it lacks matters where n is large, and there m + 1 damps it.
+  const Vec<Real> r = fma(e.n, splat(C::kLn2 / -2), magnitude);  // |x| = n ln 2 / 2 + r
   const Vec<Real> p = fma(r * r, exp_terms<2, Real>(r, 2), r);  // (exp(2r) - 1) / 2
   const Vec<Real> half = splat(Real(0.5));
   const Vec<Real> m = fma(e.scale, p, fma(e.scale, half, -half));
