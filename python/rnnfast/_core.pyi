@@ -23,7 +23,9 @@ class testing:
     @staticmethod
     def read_bandwidth(bytes: int, threads: int) -> float: ...
 
-def forward(*, weights: Weights, x: Any, h0: Any, c0: Any, training: bool) -> tuple[Any, Any, Any]: ...
+def forward(
+    *, weights: Weights, x: Any, h0: Any, c0: Any, training: bool, slots: Any = None
+) -> tuple[Any, Any, Any]: ...
 def backward(
     *,
     weights: Weights,
@@ -39,6 +41,8 @@ def backward(
     db_ih: Any,
     db_hh: Any,
     need_dx: bool,
+    slots: Any = None,
+    dcells: Any = None,
 ) -> tuple[Any, Any, Any]: ...
 def build_info() -> dict[str, Any]: ...
 def set_isa(name: str) -> None: ...
