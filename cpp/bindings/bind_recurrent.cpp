@@ -263,9 +263,23 @@ void run_backward(BackwardCall<Real>& call) {
   }
 }
 
+/// The place to cut backward at or before step `wanted`, see CellKernels::backward_cut.
+Index backward_cut(Weights& weights, Index steps, Index batch, const py::object& slots, Index last, Index wanted) {
+  const Checker check("backward_cut");
+  return with_real(weights, [&]<class Real>() {
+    const CallDims call(check, weights.dims(), steps, batch, slots);
+    if (!(0 <= wanted && wanted < last && last <= call.dims.T)) {
+      check.value_error("last or wanted is not among the steps; expected 0 <= wanted < last <= T");
+    }
+    return weights.kernels<Real>().backward_cut(call.dims, last, wanted);
+  });
+}
+
 }  // namespace
 
 void bind_recurrent(py::module_& m) {
+  m.def("backward_cut", &backward_cut, py::kw_only(), "weights"_a, "steps"_a, "batch"_a, "slots"_a, "last"_a,
+        "wanted"_a);
   m.def(
       "forward",
       [](Weights& weights, const py::object& x, const py::object& h0, const py::object& c0, bool training,

@@ -24,6 +24,7 @@ class CallDims {
     } else {
       x = check.ranked<Real>("x", x_in, 2, "(R, I)");
       read(check, slots_in);
+      compare_rows(check);
       dims = {static_cast<Index>(slots_.size()) - 2, slots_[1], layer.I, layer.H, slots_.data()};
     }
     const Index inputs = x.shape(x.ndim() - 1);
@@ -31,6 +32,15 @@ class CallDims {
       check.value_error("x has " + std::to_string(inputs) +
                         " inputs in its last axis; expected I = " + std::to_string(layer.I) + " from w_ih");
     }
+  }
+  /// Without any array.
+  CallDims(const Checker& check, LayerDims layer, Index steps, Index batch, const py::object& slots_in) {
+    dims = {steps, batch, layer.I, layer.H};
+    if (!slots_in.is_none()) {
+      read(check, slots_in);
+      dims = {static_cast<Index>(slots_.size()) - 2, slots_[1], layer.I, layer.H, slots_.data()};
+    }
+    if (dims.T < 1 || dims.N < 1) check.value_error("there is no step; expected T and N of at least 1");
   }
   CallDims(const CallDims&) = delete;
   CallDims& operator=(const CallDims&) = delete;
@@ -75,6 +85,9 @@ class CallDims {
       rows = next;
     }
     if (!fits) check.value_error("slots does not begin with 0 or its steps grow; expected sequences longest first");
+  }
+
+  void compare_rows(const Checker& check) const {
     const Index total = slots_.back() - slots_[1];
     if (total != x.shape(0)) {
       check.value_error("x has " + std::to_string(x.shape(0)) + " rows; expected R = " + std::to_string(total) +

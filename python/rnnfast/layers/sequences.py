@@ -59,6 +59,10 @@ class Way:
         """The transpose of `initial`, for gradients."""
         return gradient
 
+    def rows_of_sequences(self, values: Array) -> Array:
+        """What is given for every sequence, (N, ...), for every row of the kernels' batch."""
+        return values
+
     def final(self, slots: Array) -> Array:
         """Last states of the N sequences, (N, H), of states in their slots."""
         last: Array = slots[-1]
@@ -149,6 +153,10 @@ class Ragged(Way):
     def initial(self, states: Array) -> Array:
         rows: Array = states[self._number]
         rows[~self._takes_initial] = 0
+        return rows
+
+    def rows_of_sequences(self, values: Array) -> Array:
+        rows: Array = values[self._number]
         return rows
 
     def initial_back(self, gradient: Array) -> Array:
