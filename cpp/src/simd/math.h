@@ -99,6 +99,23 @@ RNNFAST_INLINE Vec<Real> exp_terms(Vec<Real> r, Real first) {
   return q;
 }
 
+/// exp(y) = 2^n (1 + p), 2^n as `scale`.
+template <class Real>
+struct Exponential {
+  Vec<Real> scale;
+  Vec<Real> p;
+};
+
+/// Requires 2^n normal.
+template <class Real>
+RNNFAST_INLINE Exponential<Real> exponential(Vec<Real> y) {
+  using C = ExpConstants<Real>;
+  const Power<Real> e = power<0, Real>(y, C::kLog2E);
+  Vec<Real> r = fma(e.n, splat(-C::kLn2Hi), y);
+  r = fma(e.n, splat(-C::kLn2Lo), r);
+  return {e.scale, fma(r * r, exp_terms<1, Real>(r, 1), r)};
+}
+
 /// sigmoid(x) = 1 / (1 + exp(-x)), with numerator and denominator scaled down so that exp(-x) never overflows and a
 /// result below the normal range is rounded once, by the division.
 template <class Real>
