@@ -11,7 +11,6 @@ from rnnfast._checks import integer
 from rnnfast.layers import masks
 from rnnfast.layers.options import parse_flag
 from rnnfast.layers.recurrent import RecurrentLayer
-from rnnfast.layers.stream import Stream
 
 
 class FRNN(RecurrentLayer):
@@ -128,11 +127,6 @@ class FRNN(RecurrentLayer):
             "dtype": self.dtype.name,
             **{name: value for name, value in options.items() if value is not None},
         }
-
-    def stream(self, batch: int = 1) -> Stream:
-        if self._read_out is not None:
-            raise ValueError("FRNN.stream: outputs are given; expected all units, whose states are in stream.state")
-        return super().stream(batch)
 
 
 def _units(name: str, value: Any, units: int) -> Array | None:

@@ -195,13 +195,15 @@ class RecurrentLayer(Layer):
             "mask_ih": None if self.mask_ih is None else masks_.encode(self.mask_ih),
             "mask_hh": None if self.mask_hh is None else masks_.encode(self.mask_hh),
         }
-        return config | {name: value for name, value in options.items() if value is not None} | self.options.config()
+        return (
+            config
+            | {name: value for name, value in options.items() if value is not None}
+            | self.options.config(self._has_cell_state)
+        )
 
     # Running.
 
-    def __call__(
-        self, x: Any, state: State = None, *, lengths: Any = None, resets: Any = None
-    ) -> tuple[Array, State]:
+    def __call__(self, x: Any, state: State = None, *, lengths: Any = None, resets: Any = None) -> tuple[Array, State]:
         """Run the layer over a batch of sequences, for inference: nothing is kept.
 
         Parameters
@@ -420,9 +422,7 @@ class RecurrentLayer(Layer):
             x = x[..., self._read_out]
         return x, h_n, c_n
 
-    def _initial(
-        self, place: int, batch: int, states: tuple[Array, Array | None] | None
-    ) -> tuple[Array, Array | None]:
+    def _initial(self, place: int, batch: int, states: tuple[Array, Array | None] | None) -> tuple[Array, Array | None]:
         if states is not None:
             return states[0][place], None if states[1] is None else states[1][place]
         h0, c0 = np.zeros((batch, self._output_size), self.dtype), None
@@ -624,6 +624,6 @@ class RecurrentLayer(Layer):
 
 def _spacing(who: str, checkpoint: Any) -> int | None:
     """Steps from one kept state to the next, 0 for about sqrt(T), None for keeping everything."""
-    if checkpoint is False or checkpoint is None:
+    if checkpoint is False:
         return None
     return 0 if checkpoint is True else integer(who, "checkpoint", checkpoint, 1)

@@ -31,6 +31,8 @@ class Stream:
             for part in layer._parts
         ]
         self._below, self._top = self._parts[:-1], self._parts[-1]
+        if layer._read_out is not None:
+            self._below, self._top = self._parts, _ReadOut(layer._read_out)
         if layer.learn_initial_state:
             self.reset()
 
@@ -85,11 +87,26 @@ class Stream:
         layer = self._layer
         if not isinstance(out, np.ndarray) or out.dtype != layer.dtype:
             raise TypeError(f"Stream: out has dtype {getattr(out, 'dtype', type(out))}; expected {layer.dtype}")
-        expected = (self._batch, layer._output_size)
+        read_out = layer._read_out
+        expected = (self._batch, layer._output_size if read_out is None else len(read_out))
         if out.shape != expected:
             raise ValueError(f"Stream: out has shape {out.shape}; expected (N, H) = {expected}")
         if not out.flags.carray or np.may_share_memory(out, x_t):
             raise ValueError("Stream: out is not a writeable C-order array of its own; expected one")
+
+
+class _ReadOut:
+    """The units of a fully recurrent network that are its output."""
+
+    def __init__(self, units: Array) -> None:
+        self._units = units
+
+    def step(self, h_t: Array, out: Any = None) -> Array:
+        y_t: Array = h_t[:, self._units]
+        if out is None:
+            return y_t
+        out[...] = y_t
+        return out  # type: ignore[no-any-return]
 
 
 class _OptionStream:
