@@ -9,7 +9,7 @@ import numpy as np
 from rnnfast._arrays import Array
 from rnnfast._checks import integer
 from rnnfast.layers import masks
-from rnnfast.layers.options import parse_flag
+from rnnfast.layers.options import CellOptions, parse_flag
 from rnnfast.layers.recurrent import RecurrentLayer
 
 
@@ -103,6 +103,7 @@ class FRNN(RecurrentLayer):
             False,
             dtype,
             seed,
+            options=CellOptions(),
             mask_ih=mask_ih,
             mask_hh=connectivity,
         )

@@ -48,7 +48,7 @@ class RecurrentLayer(Layer):
         dtype: Any,
         seed: Any,
         *,
-        options: CellOptions = CellOptions(),
+        options: CellOptions,
         mask_ih: Any = None,
         mask_hh: Any = None,
         learn_initial_state: bool = False,
@@ -445,8 +445,8 @@ class RecurrentLayer(Layer):
         drop, keep = masks_.inverted_dropout, masks_.zoneout_mask
         for suffix in self._suffixes():
             if options.recurrent_dropout:
-                shape = (batch, self._output_size)
-                tape.masks[f"recurrent_{suffix}"] = drop(generator, options.recurrent_dropout, shape, self.dtype)
+                of_states = (batch, self._output_size)
+                tape.masks[f"recurrent_{suffix}"] = drop(generator, options.recurrent_dropout, of_states, self.dtype)
             for which, p in zip("hc", options.zoneout, strict=True):
                 if p:
                     shape = (steps, batch, self.hidden_size)
