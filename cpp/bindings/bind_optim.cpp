@@ -121,6 +121,12 @@ bool finite_of(const py::object& x) {
 }
 
 template <class Real>
+double squares_of(const py::object& x) {
+  const py::array array = vector<Real>(Checker("sum_of_squares"), "x", x);
+  return sum_of_squares(data<Real>(array), array.size());
+}
+
+template <class Real>
 double norm_of(const py::object& x) {
   const py::array array = vector<Real>(Checker("norm"), "x", x);
   return norm(data<Real>(array), array.size());
@@ -181,6 +187,9 @@ void bind_optim(py::module_& m) {
         "root_correction"_a = 1.0);
   m.def(
       "all_finite", [](const py::object& x) { return is_double(x) ? finite_of<double>(x) : finite_of<float>(x); },
+      "x"_a);
+  m.def(
+      "sum_of_squares", [](const py::object& x) { return is_double(x) ? squares_of<double>(x) : squares_of<float>(x); },
       "x"_a);
   m.def("norm", [](const py::object& x) { return is_double(x) ? norm_of<double>(x) : norm_of<float>(x); }, "x"_a);
   m.def(

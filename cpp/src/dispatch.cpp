@@ -182,6 +182,10 @@ bool all_finite(const Real* x, Index count) noexcept {
   return table<Real>().optim.all_finite(x, count);
 }
 template <class Real>
+double sum_of_squares(const Real* x, Index count) noexcept {
+  return table<Real>().optim.sum_of_squares(x, count);
+}
+template <class Real>
 double norm(const Real* x, Index count) noexcept {
   return table<Real>().optim.norm(x, count);
 }
@@ -204,6 +208,7 @@ void add_rows(Real* target, const Index* index, const Real* rows, Index count, I
 #define RNNFAST_OPTIM(REAL)                                                      \
   template bool optimizer_step<REAL>(Rule, const OptimizerStep<REAL>&) noexcept; \
   template bool all_finite<REAL>(const REAL*, Index) noexcept;                   \
+  template double sum_of_squares<REAL>(const REAL*, Index) noexcept;             \
   template double norm<REAL>(const REAL*, Index) noexcept;                       \
   template void scale<REAL>(REAL*, REAL, Index) noexcept;                        \
   template void clip<REAL>(REAL*, REAL, Index) noexcept;                         \

@@ -25,6 +25,7 @@ template <class Real>
 struct OptimKernels {
   bool (*step[kRules])(const OptimizerStep<Real>& step);
   bool (*all_finite)(const Real* x, Index count);
+  double (*sum_of_squares)(const Real* x, Index count);
   double (*norm)(const Real* x, Index count);
   void (*scale)(Real* x, Real factor, Index count);
   void (*clip)(Real* x, Real limit, Index count);

@@ -126,7 +126,7 @@ inline bool all_finite(const Real* x, Index count) {
 
 /// Eight partial sums on every instruction set, so that all of them give the same bits.
 template <class Real>
-inline double sum_of_squares(const Real* x, Real divisor, Index count) {
+inline double scaled_squares(const Real* x, Real divisor, Index count) {
   constexpr int kSums = 8;
   double sums[kSums] = {};
   Index at = 0;
@@ -145,8 +145,13 @@ inline double sum_of_squares(const Real* x, Real divisor, Index count) {
 }
 
 template <class Real>
+inline double sum_of_squares(const Real* x, Index count) {
+  return scaled_squares(x, Real{1}, count);
+}
+
+template <class Real>
 inline double norm(const Real* x, Index count) {
-  const double squares = sum_of_squares(x, Real{1}, count);
+  const double squares = sum_of_squares(x, count);
   if (squares - squares == 0) return __builtin_sqrt(squares);
   Real largest = 0;
   for (Index m = 0; m < count; ++m) {
@@ -154,7 +159,7 @@ inline double norm(const Real* x, Index count) {
     if (!(magnitude <= largest)) largest = magnitude;
     if (!(magnitude - magnitude == 0)) return static_cast<double>(magnitude);
   }
-  return static_cast<double>(largest) * __builtin_sqrt(sum_of_squares(x, largest, count));
+  return static_cast<double>(largest) * __builtin_sqrt(scaled_squares(x, largest, count));
 }
 
 template <class Real>
@@ -203,6 +208,7 @@ constexpr OptimKernels<Real> optim_kernels() {
                    update<RmsProp<false, false>, Real>, update<RmsProp<false, true>, Real>,
                    update<RmsProp<true, false>, Real>, update<RmsProp<true, true>, Real>, update<AdamRule, Real>},
           .all_finite = all_finite<Real>,
+          .sum_of_squares = sum_of_squares<Real>,
           .norm = norm<Real>,
           .scale = scale<Real>,
           .clip = clip<Real>,
