@@ -30,7 +30,7 @@ class Loss:
     def terms(self, prediction: Array, target: Array) -> tuple[Array, Array]:
         """Loss of every target, and its derivative by the prediction, in the shapes of the two.
 
-        The arrays are new, so that they can be changed.
+        The arrays are new, so that they can be changed. A loss that overrides `differentiate` needs no terms.
         """
         raise NotImplementedError
 
@@ -55,7 +55,7 @@ class Loss:
         total = self.count(target, weight)
         if total == 0:
             return 0.0, np.zeros_like(prediction)
-        derivative *= _beside(weights / total, derivative).astype(derivative.dtype, copy=False)
+        derivative *= (weights / total).astype(derivative.dtype, copy=False)
         return float((values * weights).sum(dtype=np.float64)) / total, derivative
 
     def __call__(self, prediction: Any, target: Any, weight: Any = None) -> tuple[float, Array]:
@@ -243,22 +243,19 @@ class CrossEntropy(Loss):
             weight = of_class if weight is None else weight * of_class
         return weight
 
-    def terms(self, prediction: Array, target: Array) -> tuple[Array, Array]:
+    def differentiate(self, prediction: Array, target: Array, weight: Array | None = None) -> tuple[float, Array]:
+        weights = self.weights(target, weight)
+        derivative = np.empty_like(prediction)
+        total = float(target.size)
+        if weights is not None:
+            weights = np.broadcast_to(weights, target.shape).reshape(-1).astype(np.float64, copy=False)
+            total = float(weights.sum())
+            if total == 0:
+                derivative[...] = 0
+                return 0.0, derivative
         logits = prediction.reshape(-1, prediction.shape[-1])
-        classes = target.reshape(-1)
-        if self.ignore_index is not None:
-            classes = np.where(classes == self.ignore_index, 0, classes)
-        # Ufuncs and places in the flat arrays: methods and pairs of indices take twice as long for small arrays.
-        places = np.arange(0, logits.size, logits.shape[1])
-        places += classes
-        shifted = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
-        softmax = np.exp(shifted)
-        total = np.add.reduce(softmax, axis=1, keepdims=True)
-        values = np.log(total[:, 0], dtype=np.float64)
-        values -= shifted.reshape(-1).take(places)
-        softmax /= total
-        softmax.reshape(-1)[places] -= 1
-        return values.reshape(target.shape), softmax.reshape(prediction.shape)
+        of_rows = derivative.reshape(logits.shape)
+        return _core.cross_entropy(logits, target.reshape(-1), weights, 1 / total, of_rows) / total, derivative
 
 
 class BCE(Loss):
@@ -343,11 +340,6 @@ def check_weights(weight: Any, who: str) -> Array:
         at = tuple(map(int, np.argwhere(wrong)[0]))
         raise ValueError(f"{who}{list(at) or ''} is {array[at]}; expected finite numbers of at least 0")
     return array
-
-
-def _beside(weights: Array, derivative: Array) -> Array:
-    """The weights of terms as factors of their derivatives, which may have one more axis: the classes."""
-    return weights if weights.ndim == derivative.ndim else weights[..., None]
 
 
 def _real_target(target: Any, dtype: np.dtype[Any], who: str) -> Array:

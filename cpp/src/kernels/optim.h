@@ -4,6 +4,7 @@
 #pragma once
 
 #include "isa/isa.h"
+#include "kernels/loss.h"
 #include "rnnfast/optim.h"
 #include "simd/vec.h"
 
@@ -203,7 +204,7 @@ inline void add_rows(Real* table, const Index* index, const Real* rows, Index co
 }
 
 template <class Real>
-constexpr OptimKernels<Real> optim_kernels() {
+constexpr TrainingKernels<Real> training_kernels() {
   return {.step = {update<PlainSgd, Real>, update<MomentumSgd<false>, Real>, update<MomentumSgd<true>, Real>,
                    update<RmsProp<false, false>, Real>, update<RmsProp<false, true>, Real>,
                    update<RmsProp<true, false>, Real>, update<RmsProp<true, true>, Real>, update<AdamRule, Real>},
@@ -213,6 +214,7 @@ constexpr OptimKernels<Real> optim_kernels() {
           .scale = scale<Real>,
           .clip = clip<Real>,
           .add_scaled = add_scaled<Real>,
+          .cross_entropy = cross_entropy<Real>,
           .add_rows = add_rows<Real>};
 }
 

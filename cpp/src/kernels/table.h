@@ -27,7 +27,7 @@ constexpr CellKernels<Real> cell_kernels() {
       .forward = Forward<CellMath, Real>::run,
       .backward_work_size = Backward<CellMath, Real>::work_size,
       .backward = Backward<CellMath, Real>::run,
-      .backward_step_multiple = Backward<CellMath, Real>::chunk_steps,
+      .backward_cut = Backward<CellMath, Real>::cut,
   };
 }
 
@@ -46,7 +46,7 @@ constexpr IsaKernels<Real> isa_kernels() {
                     cell_kernels<Gru, Real>()},
           .sigmoid = map<Real, sigmoid<Real>>,
           .tanh = map<Real, tanh<Real>>,
-          .optim = optim_kernels<Real>(),
+          .training = training_kernels<Real>(),
           .machine = loops_of_this_isa<Real>()};
 }
 
