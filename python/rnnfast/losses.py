@@ -245,7 +245,7 @@ class CrossEntropy(Loss):
 
     def differentiate(self, prediction: Array, target: Array, weight: Array | None = None) -> tuple[float, Array]:
         weights = self.weights(target, weight)
-        derivative = np.empty_like(prediction)
+        derivative: Array = np.empty(prediction.shape, prediction.dtype)
         total = float(target.size)
         if weights is not None:
             weights = np.broadcast_to(weights, target.shape).reshape(-1).astype(np.float64, copy=False)
