@@ -197,7 +197,9 @@ class RecurrentLayer(Layer):
 
     # Running.
 
-    def __call__(self, x: Any, state: State = None, *, lengths: Any = None, resets: Any = None) -> tuple[Array, State]:
+    def __call__(
+        self, x: Any, state: State = None, *, lengths: Any = None, resets: Any = None
+    ) -> tuple[Array, State]:
         """Run the layer over a batch of sequences, for inference: nothing is kept.
 
         Parameters
@@ -411,7 +413,9 @@ class RecurrentLayer(Layer):
                 x = x * dropout
         return x, h_n, c_n, tape
 
-    def _initial(self, place: int, batch: int, states: tuple[Array, Array | None] | None) -> tuple[Array, Array | None]:
+    def _initial(
+        self, place: int, batch: int, states: tuple[Array, Array | None] | None
+    ) -> tuple[Array, Array | None]:
         if states is not None:
             return states[0][place], None if states[1] is None else states[1][place]
         h0, c0 = np.zeros((batch, self._output_size), self.dtype), None
