@@ -7,6 +7,7 @@ not, is the same for all. A loss of one's own is a subclass, and `fit` takes an 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ class Loss:
         return self.differentiate(prediction, target, weight)
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{name}={_text(value)}" for name, value in vars(self).items())
+        options = ", ".join(f"{name}={_text(value)}" for name, value in vars(self).items() if name[0] != "_")
         return f"{type(self).__name__}({options})"
 
 
@@ -256,6 +257,30 @@ class CrossEntropy(Loss):
         logits = prediction.reshape(-1, prediction.shape[-1])
         of_rows = derivative.reshape(logits.shape)
         return _core.cross_entropy(logits, target.reshape(-1), weights, 1 / total, of_rows) / total, derivative
+
+
+class WeightedClasses(CrossEntropy):
+    """`CrossEntropy` with weights for some of the classes, and 1 for the others."""
+
+    def __init__(self, ignore_index: int | None, weights: Mapping[int, float]) -> None:
+        super().__init__(ignore_index)
+        self.classes = dict(weights)
+        # The last number is that of every class beyond: `weights` clips.
+        self._table = np.ones(max(self.classes, default=0) + 2)
+        for number_of_class, weight in self.classes.items():
+            self._table[number_of_class] = weight
+
+    def check_target(self, target: Any, prediction_shape: tuple[int, ...], dtype: np.dtype[Any], who: str) -> Array:
+        array = super().check_target(target, prediction_shape, dtype, who)
+        most, classes = max(self.classes, default=0), prediction_shape[-1]
+        if most >= classes:
+            raise ValueError(f"{who}: class_weight has class {most}; expected 0..{classes - 1}, from the prediction")
+        return array
+
+    def weights(self, target: Array, weight: Array | None) -> Array | None:
+        of_class = self._table.take(target, mode="clip")
+        weight = super().weights(target, weight)
+        return of_class if weight is None else weight * of_class
 
 
 class BCE(Loss):

@@ -444,9 +444,7 @@ class Sequential(Layer):
     ) -> Stream:
         """Batches of an iterable, each of them looked at when it comes."""
         if isinstance(x, np.ndarray) or is_torch_tensor(x) or not isinstance(x, Iterable):
-            raise TypeError(
-                f"{who}: y is None with x of {type(x).__name__}; expected targets, or an iterable of batches"
-            )
+            raise TypeError(f"{who}: y is None with x of {type(x).__name__}; expected y, or an iterable of batches")
         if steps_per_epoch is not None:
             steps_per_epoch = integer(who, "steps_per_epoch", steps_per_epoch, 1)
         elif endless and iter(x) is x:
@@ -526,13 +524,13 @@ class Sequential(Layer):
                 f"{who}: class_weight is given with loss {loss!r}; expected 'cross_entropy' without weights of its own "
                 "(for bce: losses.BCE(pos_weight=...))"
             )
-        if isinstance(class_weight, Mapping):
-            classes = [integer(who, "class_weight", key, 0) for key in class_weight]
-            weights = np.ones(max(classes, default=0) + 1)
-            for key, value in zip(classes, class_weight.values(), strict=True):
-                weights[key] = number(who, f"class_weight[{key}]", value, 0)
-            class_weight = weights
-        return losses.CrossEntropy(loss.ignore_index, class_weight)
+        if not isinstance(class_weight, Mapping):
+            return losses.CrossEntropy(loss.ignore_index, losses.check_weights(class_weight, f"{who}: class_weight"))
+        weights = {
+            integer(who, "class_weight", key, 0): number(who, f"class_weight[{key}]", value, 0)
+            for key, value in class_weight.items()
+        }
+        return losses.WeightedClasses(loss.ignore_index, weights)
 
     def _output_tail(self, inputs: Samples, who: str) -> tuple[int, ...]:
         """Shape of the output for one sample, or one step of one."""

@@ -412,10 +412,10 @@ def _in_place(kernel: Any, array: Array, number: float) -> None:
     array[...] = copy.reshape(array.shape)
 
 
-def _flat_gradient(name: Callable[[], str], parameters: Parameters, grads: Array | Mapping[str, Any]) -> Array:
+def _flat_gradient(caller: Callable[[], str], parameters: Parameters, grads: Array | Mapping[str, Any]) -> Array:
     if isinstance(grads, np.ndarray) and grads.dtype == parameters.dtype and grads.shape == (parameters.size,):
         return np.ascontiguousarray(grads)
-    who = name()
+    who = caller()
     if not isinstance(grads, Mapping):
         _check(who, "grads", grads, (parameters.size,), parameters.dtype)
         return np.ascontiguousarray(grads)
