@@ -10,6 +10,7 @@ from rnnfast.callbacks import Callback, Checkpoint, EarlyStopping
 from rnnfast.layers.dense import Dense
 from rnnfast.layers.dropout import Dropout
 from rnnfast.layers.embedding import Embedding
+from rnnfast.layers.frnn import FRNN
 from rnnfast.layers.gru import GRU
 from rnnfast.layers.last import Last
 from rnnfast.layers.lstm import LSTM
@@ -20,6 +21,7 @@ from rnnfast.model import Sequential, load
 from rnnfast.optim import SGD, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 
 __all__ = [
+    "FRNN",
     "GRU",
     "LSTM",
     "RNN",

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "rnnfast/optim.h"
+#include "rnnfast/options.h"
 #include "rnnfast/recurrent.h"
 
 namespace rnnfast {
@@ -38,6 +39,7 @@ struct TrainingKernels {
 template <class Real>
 struct IsaKernels {
   CellKernels<Real> cells[kCells];
+  OptionKernels<Real> options;
   void (*sigmoid)(const Real* x, Real* y, Index count);
   void (*tanh)(const Real* x, Real* y, Index count);
   TrainingKernels<Real> training;

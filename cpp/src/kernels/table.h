@@ -10,6 +10,7 @@
 #include "kernels/forward.h"
 #include "kernels/machine.h"
 #include "kernels/optim.h"
+#include "kernels/option_backward.h"
 
 namespace rnnfast::RNNFAST_ISA {
 
@@ -44,6 +45,7 @@ template <class Real>
 constexpr IsaKernels<Real> isa_kernels() {
   return {.cells = {cell_kernels<Rnn<Tanh>, Real>(), cell_kernels<Rnn<Relu>, Real>(), cell_kernels<Lstm, Real>(),
                     cell_kernels<Gru, Real>()},
+          .options = option_kernels<Real>(),
           .sigmoid = map<Real, sigmoid<Real>>,
           .tanh = map<Real, tanh<Real>>,
           .training = training_kernels<Real>(),
