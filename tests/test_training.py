@@ -700,7 +700,7 @@ def nan_in(sequences, n):
             one_value,
             {"x": nan_in(nan_in(RAGGED["x"], 3), 7), "y": zeros(N, 2)},
             ValueError,
-            "x[3][1, 0] is nan (sample 3); expected finite numbers; samples 3, 7 have others",
+            "x[3][1, 0] is nan (sample 3); expected finite numbers; all samples with such numbers: 3, 7",
         ),
         (
             lambda: every_step(out=2),
