@@ -6,6 +6,8 @@ from rnnfast import _core, losses
 from rnnfast._checks import NonFiniteError
 from rnnfast._core import __version__, build_info, get_num_threads, set_num_threads
 from rnnfast._history import History
+from rnnfast.diagnostics import GradientFlow, GradientFlowWarning, GradientWatch, LayerFlow, gradient_flow
+from rnnfast.initialisers import initialise
 from rnnfast.layers.dense import Dense
 from rnnfast.layers.gru import GRU
 from rnnfast.layers.last import Last
@@ -23,9 +25,13 @@ __all__ = [
     "SGD",
     "Adam",
     "Dense",
+    "GradientFlow",
+    "GradientFlowWarning",
+    "GradientWatch",
     "Gradients",
     "History",
     "Last",
+    "LayerFlow",
     "NonFiniteError",
     "Optimizer",
     "Sequential",
@@ -35,6 +41,8 @@ __all__ = [
     "build_info",
     "clip_grad_norm",
     "get_num_threads",
+    "gradient_flow",
+    "initialise",
     "load",
     "losses",
     "set_num_threads",
