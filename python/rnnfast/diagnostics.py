@@ -288,7 +288,7 @@ class _Strand:
         self.name, self.layer = name, layer
         self.letters = gate_letters(layer)
         self._tapes: list[Any] = []
-        self._outputs: list[tuple[Array, Array] | None] = []  # o and tanh(c) of an LSTM
+        self._outputs: list[tuple[Array, Array]] = []  # o and tanh(c) of an LSTM
         self.saturation: dict[str, tuple[float, float]] = {}
 
     def forward(self, x: Array) -> Array:
@@ -314,19 +314,21 @@ class _Strand:
     def backward(self, dy: Array) -> tuple[Array, Array, Array | None]:
         """dL/dx, and the norms of dL/dh[t] and dL/dc[t]."""
         layer, axis = self.layer, 0 if self.layer.batch_first else 1
-        dx, dh, dc = [], np.empty(len(dy)), np.empty(len(dy))
+        dx: list[Array] = []
+        dh, dc = np.empty(len(dy)), np.empty(len(dy))
         # What later steps say about the state after step t.
         later: Any = None
+        from_h: Any = 0.0
+        from_c: Any = 0.0
         for t in reversed(range(len(dy))):
-            from_h, from_c = later if isinstance(later, tuple) else (later, None)
-            dh_t = dy[t] if from_h is None else dy[t] + from_h[0]
+            dh_t = dy[t] + from_h
             dh[t] = _norm(dh_t)
             if self._outputs:
                 o, tanh_c = self._outputs[t]
-                dc_t = dh_t * o * (1 - tanh_c * tanh_c)
-                dc[t] = _norm(dc_t if from_c is None else dc_t + from_c[0])
+                dc[t] = _norm(dh_t * o * (1 - tanh_c * tanh_c) + from_c)
             grads = layer.backward(self._tapes.pop(), np.expand_dims(dy[t], 1 - axis), later)
             later = grads.state
+            from_h, from_c = (later[0][0], later[1][0]) if isinstance(later, tuple) else (later[0], 0.0)
             dx.append(grads.x.reshape(dy.shape[1], -1))
         return np.stack(dx[::-1]), dh, dc if self._outputs else None
 
