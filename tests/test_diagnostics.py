@@ -24,56 +24,81 @@ T, N, I, H, C = 8, 3, 2, 4, 2  # noqa: E741
 by_cell = pytest.mark.parametrize("cell", reference.GATES)
 
 
-def model_of(cell, sequence, batch_first=False):
+def model_of(cell, sequence, batch_first=False, **options):
     """Dense, two recurrent layers, Dense: gradients reach the lower one through time, and through the upper one."""
-    options = {"dtype": "float64", "batch_first": batch_first}
-    below, above = new_layer(cell, I, H, seed=1, **options), new_layer(cell, H, H, seed=2, **options)
+    options |= {"dtype": "float64", "batch_first": batch_first}
+    below = new_layer(cell, I, H, seed=1, **options)
+    width = H * (2 if below.bidirectional else 1)
+    above = new_layer(cell, width, H, seed=2, dtype="float64", batch_first=batch_first)
     first, last = rf.Dense(I, I, "tanh", dtype="float64", seed=3), rf.Dense(H, C, dtype="float64", seed=4)
     return rf.Sequential(first, below, above, *([] if sequence else [rf.Last()]), last)
 
 
-def run_layer(cell, layer, x, state_to_move, t_to_move, directions):
-    """The layer in complex numbers, with ``directions`` (K, N, H) added to h or c at one step: y (T, K, N, H)."""
-    p = layer.parameters
+def run_strand(cell, parameters, suffix, x, moved_state, directions):
+    """One layer in one direction in complex numbers: y (T, K, N, H).
+
+    ``moved_state`` is None, or the state (h or c) and the step at which ``directions`` (K, N, H) are added to it.
+    """
+    reverse = suffix.endswith("reverse")
     h = c = np.zeros((x.shape[-2], H), complex)
-    ys = []
-    for t in range(len(x)):
-        from_x = affine(x[t], p["weight_ih_l0"], p["bias_ih_l0"])
-        from_h = affine(h, p["weight_hh_l0"], p["bias_hh_l0"])
-        moved = 1j * STEP * directions if t == t_to_move else 0
+    ys = [None] * len(x)
+    for t in reversed(range(len(x))) if reverse else range(len(x)):
+        from_x = affine(x[t], parameters[f"weight_ih_{suffix}"], parameters[f"bias_ih_{suffix}"])
+        from_h = affine(h, parameters[f"weight_hh_{suffix}"], parameters[f"bias_hh_{suffix}"])
+        dh, dc = (1j * STEP * directions if moved_state == (state, t) else 0 for state in "hc")
         if cell == "lstm":
             i, f, g, o = np.split(from_x + from_h, 4, axis=-1)
-            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g) + (moved if state_to_move == "c" else 0)
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g) + dc
             h = sigmoid(o) * np.tanh(c)
         else:
             h, c = STEPS[cell](from_x, from_h, h, c)
-        h = h + (moved if state_to_move == "h" else 0)
-        ys.append(h)
+        h = h + dh
+        ys[t] = h
     return np.stack(np.broadcast_arrays(*ys))
 
 
-def expected_norms(cell, model, x, y, place, state, only_last):
-    """Norm of dL/d(state at t) for every t, by moving each of its numbers."""
+def expected_norms(cell, model, x, y, strand, state, only_at=None):
+    """Norm of dL/d(state at t) for every t, by moving each of its numbers; ``only_at`` one step's loss if not None.
+
+    ``strand`` counts layers and directions from the input on.
+    """
     unit_vectors = np.eye(N * H).reshape(N * H, N, H)
     norms = []
     for t in range(T):
-        out = x
-        for k, layer in enumerate(model.layers):
+        out, count = x[:, None], 0
+        for layer in model.layers:
             if isinstance(layer, rf.Dense):
                 out = affine(out, layer.parameters["weight"], layer.parameters["bias"])
                 out = np.tanh(out) if layer.activation else out
             elif isinstance(layer, rf.Last):
                 out = out[-1]
             else:
-                out = run_layer(cell, layer, out, state, t if k == place else None, unit_vectors)
+                for level in range(layer.num_layers):
+                    both = []
+                    for way in ("", "_reverse")[: 2 if layer.bidirectional else 1]:
+                        moved = (state, t) if count == strand else None
+                        both.append(run_strand(cell, layer.parameters, f"l{level}{way}", out, moved, unit_vectors))
+                        count += 1
+                    out = np.concatenate(np.broadcast_arrays(*both), axis=-1)
         # The mean over all numbers of one prediction, of which there are N * H along the axis of directions.
         squares = (out - np.expand_dims(y, -3)) ** 2
-        size = y.size
-        if only_last and y.ndim == 3:
-            squares = squares[-1:]
+        if only_at is not None and y.ndim == 3:
+            squares = squares[only_at : only_at + 1 or None]
         axes = (0, -2, -1) if y.ndim == 3 else (-2, -1)
-        norms.append(np.linalg.norm(squares.sum(axis=axes).imag / STEP / size))
+        norms.append(np.linalg.norm(squares.sum(axis=axes).imag / STEP / y.size))
     return np.array(norms)
+
+
+def check_norms(cell, model, flow, x, y):
+    for k, found in enumerate(flow.layers):
+        end = 0 if found.reverse else -1
+        for state in "hc" if cell == "lstm" else "h":
+            expected = expected_norms(cell, model, x, y, k, state)
+            assert_close(getattr(found, f"d{state}"), expected, TOLERANCE, f"{found.name} d{state}")
+            expected = expected_norms(cell, model, x, y, k, state, end)
+            assert_close(getattr(found, f"d{state}_end"), expected, TOLERANCE, f"{found.name} d{state}_end")
+        if cell != "lstm":
+            assert found.dc is None and found.dc_end is None
 
 
 @by_cell
@@ -87,17 +112,44 @@ def test_norms_are_those_of_the_complex_step_derivative(cell, sequence, batch_fi
         return array.swapaxes(0, 1) if batch_first and array.ndim == 3 else array
 
     flow = rf.gradient_flow(model, shown(x), shown(y))
-
     assert flow.loss == pytest.approx(model.evaluate(shown(x), shown(y)), rel=1e-12)
     assert [layer.name for layer in flow.layers] == [f"{k} {type(model.layers[k]).__name__}" for k in (1, 2)]
-    for place, found in zip((1, 2), flow.layers, strict=True):
-        assert_close(found.dh, expected_norms(cell, model, x, y, place, "h", False), TOLERANCE, "dh")
-        assert_close(found.dh_end, expected_norms(cell, model, x, y, place, "h", True), TOLERANCE, "dh_end")
-        if cell == "lstm":
-            assert_close(found.dc, expected_norms(cell, model, x, y, place, "c", False), TOLERANCE, "dc")
-            assert_close(found.dc_end, expected_norms(cell, model, x, y, place, "c", True), TOLERANCE, "dc_end")
-        else:
-            assert found.dc is None and found.dc_end is None
+    check_norms(cell, model, flow, x, y)
+
+
+@by_cell
+@pytest.mark.parametrize("sequence", [False, True])
+def test_layers_and_directions_of_one_object_are_told_apart(cell, sequence, rng):
+    model = model_of(cell, sequence, num_layers=2, bidirectional=True)
+    x, y = rng.standard_normal((T, N, I)), rng.standard_normal((T, N, C) if sequence else (N, C))
+    flow = rf.gradient_flow(model, x, y)
+    kind = type(model.layers[1]).__name__
+    names = [f"1 {kind} layer {level}{way}" for level in (0, 1) for way in ("", " reverse")]
+    assert [layer.name for layer in flow.layers] == [*names, f"2 {kind}"]
+    assert [layer.reverse for layer in flow.layers] == [False, True, False, True, False]
+    assert flow.loss == pytest.approx(model.evaluate(x, y), rel=1e-12)
+    check_norms(cell, model, flow, x, y)
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+def test_dropout_between_layers_is_left_out(sequence, rng):
+    x, y = rng.standard_normal((T, N, I)), rng.standard_normal((T, N, C) if sequence else (N, C))
+    plain, dropped = (model_of("gru", sequence, num_layers=2, dropout=p) for p in (0.0, 0.5))
+    flows = [rf.gradient_flow(model, x, y) for model in (plain, dropped, dropped)]
+    for flow in flows[1:]:
+        assert flow.loss == flows[0].loss
+        for layer, expected in zip(flow.layers, flows[0].layers, strict=True):
+            assert_same_bits(layer.dh, expected.dh, layer.name)
+
+
+@pytest.mark.parametrize("factor, verdict", [(0.5, "vanishing"), (1.0, "healthy"), (1.4, "exploding")])
+def test_growth_in_the_reverse_direction_is_that_from_its_own_end(factor, verdict, rng):
+    layer = rf.RNN(1, 3, nonlinearity="relu", bias=False, bidirectional=True, dtype="float64", seed=0)
+    weights = {"weight_ih": np.ones((3, 1)), "weight_hh": factor * np.eye(3)}
+    layer.load_state_dict({f"{name}_l0{way}": w for name, w in weights.items() for way in ("", "_reverse")})
+    x = np.abs(rng.standard_normal((30, 2, 1))) + 1
+    for found in rf.gradient_flow(layer, x, np.zeros((30, 2, 6))).layers:
+        assert found.growth == pytest.approx(factor, rel=1e-9) and found.verdict == verdict
 
 
 @by_cell
@@ -163,7 +215,7 @@ def test_a_gradient_of_exactly_zero_vanishes():
     (layer,) = rf.gradient_flow(*scaled_identity(0.01, 60, "float32")).layers
     zeros = int((layer.dh == 0).sum())
     assert zeros > 30  # 0.01 ** 23 is below the smallest float32
-    assert layer.verdict == "vanishing" and f"exactly 0 at {zeros} of 60 steps" in layer.reason
+    assert layer.verdict == "vanishing" and f"exactly 0 at {zeros} of 59 steps" in layer.reason
 
     model, x, y = scaled_identity(0.0, 5)
     (layer,) = rf.gradient_flow(model, x, y + 1).layers

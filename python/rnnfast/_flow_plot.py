@@ -42,12 +42,12 @@ def draw(flows: Mapping[str, GradientFlow], ax: Any = None) -> Any:
             back = np.arange(len(end))
             if not np.array_equal(end, whole):
                 both = True
-                ax.plot(back, _drawable(whole), style, color=colour, lw=0.8, alpha=0.5)
-            ax.plot(back, _drawable(end), style, color=colour, lw=1.8)
+                ax.plot(back, _drawable(whole, layer.reverse), style, color=colour, lw=0.8, alpha=0.5)
+            ax.plot(back, _drawable(end, layer.reverse), style, color=colour, lw=1.8)
             text = f"{title}, {what}"
             if what == judged:
                 text += f"\n{layer.verdict}, x {layer.growth:.3g} a step"
-            curves.append((_drawable(end), text, colour))
+            curves.append((_drawable(end, layer.reverse), text, colour))
     ax.set_yscale("log")
     ax.set_xlim(0, longest * (1 + LABELS / (1 - LABELS)))
     ax.set_xlabel("steps back from the last one")
@@ -63,9 +63,9 @@ def draw(flows: Mapping[str, GradientFlow], ax: Any = None) -> Any:
     return ax
 
 
-def _drawable(norms: Array) -> Array:
-    """From the last step to the first; NaN, which is not drawn, where a logarithm would be none."""
-    back = norms[::-1]
+def _drawable(norms: Array, reverse: bool) -> Array:
+    """From the layer's last step to its first; NaN, which is not drawn, where a logarithm would be none."""
+    back = norms if reverse else norms[::-1]
     return np.where((back > 0) & np.isfinite(back), back, np.nan)
 
 

@@ -15,7 +15,9 @@ from rnnfast._arrays import Array
 from rnnfast._checks import integer
 from rnnfast.initialisers import gate_letters
 from rnnfast.layers.base import Layer, Run
+from rnnfast.layers.lstm import LSTM
 from rnnfast.layers.recurrent import RecurrentLayer
+from rnnfast.layers.tape import Tape
 from rnnfast.losses import Loss
 from rnnfast.model import Sequential
 
@@ -27,6 +29,7 @@ LITTLE = 1e-3
 MUCH = 1e3
 # From where a gate counts as saturated: its derivative is then below a fifth of the largest.
 CLOSED, OPEN = 0.05, 0.95
+LAYER_NORM_EPS = 1e-5
 
 
 class GradientFlowWarning(UserWarning):
@@ -40,11 +43,14 @@ class LayerFlow:
     Attributes
     ----------
     name : str
-        Place in the model and type: "0 LSTM".
+        Place in the model and type, and which of its layers and directions: "0 LSTM", "1 GRU layer 0 reverse".
+    reverse : bool
+        Whether it runs from the last step to the first, so that what follows "back" is t + 1, and the end is t = 0.
     dh : ndarray, shape (T,)
         Norm of dL/dh[t] over all sequences and units: the whole derivative, by way of y[t] and of all later steps.
     dc : ndarray, shape (T,), or None
-        The same for the cell state of an LSTM, by way of h[t] and of all later steps.
+        The same for the cell state of an LSTM, by way of h[t] and of all later steps. (With zoneout of the cells, h[t]
+        does not depend on c[t], but on what it would be without.)
     dh_end, dc_end : ndarray, shape (T,), or None
         The part of the gradient that comes from the loss at the end of the sequence alone: all of it if the model
         gives one value a sequence.
@@ -66,6 +72,7 @@ class LayerFlow:
     """
 
     name: str
+    reverse: bool
     dh: Array
     dc: Array | None
     dh_end: Array
@@ -93,7 +100,7 @@ class GradientFlow:
     Attributes
     ----------
     layers : tuple of LayerFlow
-        One a recurrent layer, from the input on.
+        One a recurrent layer, from the input on; one for each layer and direction of a layer object that has several.
     loss : float
         Value of the loss.
     """
@@ -151,6 +158,7 @@ def gradient_flow(model: Layer, x: Any, y: Any, loss: str | Loss = "mse") -> Gra
 
     Every layer runs one step at a time with its state carried on, and backpropagation goes through these pieces one
     after the other; so the derivatives by the states are those of training, to the rounding of the layer's dtype.
+    Dropout inside recurrent layers is left out; zoneout is drawn, the same every time.
 
     Parameters
     ----------
@@ -172,7 +180,8 @@ def gradient_flow(model: Layer, x: Any, y: Any, loss: str | Loss = "mse") -> Gra
     TypeError
         If ``model`` is no layer, or a dtype is wrong.
     ValueError
-        If the model has no recurrent layer, x has fewer than two steps, or what `Sequential.fit` would refuse.
+        If the model has no recurrent layer, or an LSTM with other activations, or with peepholes and clip; if x has
+        fewer than two steps; or what `Sequential.fit` would refuse.
 
     References
     ----------
@@ -196,18 +205,21 @@ def gradient_flow(model: Layer, x: Any, y: Any, loss: str | Loss = "mse") -> Gra
     if len(first) < 2:
         raise ValueError(f"{who}: x has {len(first)} step; expected at least two, between which a gradient flows")
 
-    chain = _Chain(model)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        prediction = chain.forward(first)
-        value, dy = loss.differentiate(prediction, target)
+        chain = _Chain(model, who)
+        value, dy = loss.differentiate(chain.forward(first), target)
         whole = chain.backward(dy)
-        end = whole
+        # By whether a strand runs backwards: where it ends is the beginning of the sequence.
+        ends = {False: whole, True: whole}
         if model._layout.gives_sequence:
-            chain.forward(first)
-            dy_end = np.zeros_like(dy)
-            dy_end[-1] = dy[-1]
-            end = chain.backward(dy_end)
-        layers = [_judge(strand, *whole[strand], *end[strand]) for strand in chain.strands]
+            for reverse, last in ((False, -1), (True, 0)):
+                if any(strand.reverse is reverse for strand in chain.strands):
+                    dy_end = np.zeros_like(dy)
+                    dy_end[last] = dy[last]
+                    again = _Chain(model, who)
+                    again.forward(first)
+                    ends[reverse] = again.backward(dy_end)
+        layers = [_judge(strand, *whole[k], *ends[strand.reverse][k]) for k, strand in enumerate(chain.strands)]
     return GradientFlow(tuple(layers), value)
 
 
@@ -282,67 +294,83 @@ def _advice(verdict: str, cells: set[str], clip_norm: float | None, steps: int) 
 
 
 class _Strand:
-    """One recurrent layer run in pieces of one step, so that the gradient can be looked at between them."""
+    """One layer in one direction run in pieces of one step, so that the gradient can be looked at between them.
 
-    def __init__(self, name: str, layer: RecurrentLayer) -> None:
-        self.name, self.layer = name, layer
+    It is a copy without dropout, made with a seed, so that zoneout draws the same every time.
+    """
+
+    def __init__(self, name: str, layer: RecurrentLayer, suffix: str, inputs: int) -> None:
+        left_out = ("num_layers", "dropout", "bidirectional", "recurrent_dropout")
+        config = {name: value for name, value in layer.config().items() if name not in left_out}
+        config |= {"input_size": inputs, "batch_first": False, "seed": 0}
+        self.layer = type(layer)(**config)
+        # "weight_ih_l1_reverse" is the copy's "weight_ih_l0".
+        self.layer.load_state_dict(
+            {
+                name.removesuffix(suffix) + "l0": layer.parameters[name]
+                for name in layer.parameters
+                if name.endswith(f"_{suffix}")
+            }
+        )
+        self.name = name
+        self.reverse = suffix.endswith("_reverse")
         self.letters = gate_letters(layer)
-        self._tapes: list[Any] = []
-        self._outputs: list[tuple[Array, Array]] = []  # o and tanh(c) of an LSTM
         self.saturation: dict[str, tuple[float, float]] = {}
+        self._tapes: list[Tape] = []
+        self._slopes: list[_CellSlope] = []
 
     def forward(self, x: Array) -> Array:
-        layer, axis = self.layer, 0 if self.layer.batch_first else 1
-        self._tapes, self._outputs = [], []
         ends: dict[str, list[tuple[float, float]]] = {}
         steps: list[Array] = []
         state: Any = None
-        for x_t in x:
-            y, state, tape = layer.forward(np.expand_dims(x_t, 1 - axis), state)
-            y = y.reshape(len(x_t), -1)
-            values = {"h": y} if self.letters == "h" else self._gates(tape, len(x_t))
-            if "o" in values:
-                values["c"] = np.tanh(state[1][0])
-                self._outputs.append((values["o"].copy(), values["c"]))
+        for x_t in x[::-1] if self.reverse else x:
+            y, state, tape = self.layer.forward(x_t[None], state)
+            values = {"h": y} if tape.gates is None else self._gates(tape)
+            if isinstance(state, tuple):
+                slope = _CellSlope(self.layer, tape, values["o"], state[1][0])
+                values["c"] = slope.tanh_c
+                self._slopes.append(slope)
             for name, value in values.items():
                 ends.setdefault(name, []).append(_ends(value, self._range(name)))
             self._tapes.append(tape)
-            steps.append(y)
+            steps.append(y[0])
         self.saturation = {name: _mean_of_pairs(pairs) for name, pairs in ends.items()}
-        return np.stack(steps)
+        return np.stack(steps[::-1] if self.reverse else steps)
 
     def backward(self, dy: Array) -> tuple[Array, Array, Array | None]:
         """dL/dx, and the norms of dL/dh[t] and dL/dc[t]."""
-        layer, axis = self.layer, 0 if self.layer.batch_first else 1
         dx: list[Array] = []
-        dh, dc = np.empty(len(dy)), np.empty(len(dy))
-        # What later steps say about the state after step t.
+        dh: list[float] = []
+        dc: list[float] = []
+        # What later steps say about the state after a step.
         later: Any = None
         from_h: Any = 0.0
         from_c: Any = 0.0
-        for t in reversed(range(len(dy))):
-            dh_t = dy[t] + from_h
-            dh[t] = _norm(dh_t)
-            if self._outputs:
-                o, tanh_c = self._outputs[t]
-                dc[t] = _norm(dh_t * o * (1 - tanh_c * tanh_c) + from_c)
-            grads = layer.backward(self._tapes.pop(), np.expand_dims(dy[t], 1 - axis), later)
+        for dy_t in dy if self.reverse else dy[::-1]:
+            dh_t = dy_t + from_h
+            dh.append(_norm(dh_t))
+            if self._slopes:
+                dc.append(_norm(self._slopes.pop().pull_back(dh_t) + from_c))
+            grads = self.layer.backward(self._tapes.pop(), dy_t[None], later)
             later = grads.state
             from_h, from_c = (later[0][0], later[1][0]) if isinstance(later, tuple) else (later[0], 0.0)
-            dx.append(grads.x.reshape(dy.shape[1], -1))
-        return np.stack(dx[::-1]), dh, dc if self._outputs else None
+            dx.append(grads.x[0])
+        order = slice(None) if self.reverse else slice(None, None, -1)
+        return np.stack(dx[order]), np.array(dh[order]), np.array(dc[order]) if dc else None
 
     def radii(self) -> dict[str, float]:
-        blocks = np.split(self.layer.parameters["weight_hh_l0"].astype(np.float64), len(self.letters))
+        p = self.layer.parameters
+        blocks = np.split(p["weight_hh_l0"].astype(np.float64), len(self.letters))
+        if "weight_hr_l0" in p:  # what comes back is the projection of the hidden units
+            blocks = [block @ p["weight_hr_l0"].astype(np.float64) for block in blocks]
         return {
             letter: float(np.abs(np.linalg.eigvals(block)).max()) if np.isfinite(block).all() else math.inf
             for letter, block in zip(self.letters, blocks, strict=True)
         }
 
-    def _gates(self, tape: Any, batch: int) -> dict[str, Array]:
-        # What the kernels of the GRU keep beside the gates comes first.
-        planes = tape._gates.reshape(batch, -1, self.layer.hidden_size)[:, -len(self.letters) :]
-        return {letter: planes[:, k] for k, letter in enumerate(self.letters)}
+    def _gates(self, tape: Tape) -> dict[str, Array]:
+        assert tape.gates is not None
+        return dict(zip(self.letters, np.split(tape.gates[0].copy(), len(self.letters), axis=-1), strict=True))
 
     def _range(self, name: str) -> tuple[float, float]:
         if name in "ifozr":
@@ -352,45 +380,132 @@ class _Strand:
         return -OPEN, OPEN
 
 
+class _CellSlope:
+    """The derivative of h[t] by c[t] of an LSTM at one step: ``h = o tanh(c)``, and what options make of it."""
+
+    def __init__(self, layer: RecurrentLayer, tape: Tape, o: Array, c: Array) -> None:
+        self.parameters, self.options = layer.parameters, layer.options
+        self.masks, self.o, self.c = tape.masks, o, c
+        self.tanh_c = np.tanh(self._normalised() if self.options.layer_norm else c)
+
+    def pull_back(self, dh: Array) -> Array:
+        """dL/dc[t] by way of h[t]."""
+        p = self.parameters
+        if "zoneout_c_l0" in self.masks:  # h[t] is made from what c[t] would be without zoneout
+            return np.zeros_like(self.c)
+        if "weight_hr_l0" in p:
+            dh = dh @ p["weight_hr_l0"]
+        if "zoneout_h_l0" in self.masks:
+            dh = dh * (1 - self.masks["zoneout_h_l0"][0])
+        dc: Array = dh * self.o * (1 - self.tanh_c * self.tanh_c)
+        if self.options.layer_norm:
+            dc = self._through_norm(dc)
+        if self.options.peephole:
+            to_o = p["weight_peephole_l0"][-self.c.shape[-1] :]
+            dc += dh * self.tanh_c * self.o * (1 - self.o) * to_o
+        return dc
+
+    def _centred(self) -> tuple[Array, Array]:
+        centred = self.c - self.c.mean(axis=-1, keepdims=True)
+        return centred, np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + LAYER_NORM_EPS)
+
+    def _normalised(self) -> Array:
+        centred, deviation = self._centred()
+        p = self.parameters
+        normalised: Array = centred / deviation * p["layer_norm_c_weight_l0"] + p["layer_norm_c_bias_l0"]
+        return normalised
+
+    def _through_norm(self, dn: Array) -> Array:
+        centred, deviation = self._centred()
+        x, du = centred / deviation, dn * self.parameters["layer_norm_c_weight_l0"]
+        dc: Array = (du - du.mean(axis=-1, keepdims=True) - x * (du * x).mean(axis=-1, keepdims=True)) / deviation
+        return dc
+
+
+class _Level:
+    """One layer of a recurrent layer object: a strand for each direction, side by side."""
+
+    def __init__(self, strands: list[_Strand]) -> None:
+        self.strands = strands
+
+    def forward(self, x: Array) -> Array:
+        return np.concatenate([strand.forward(x) for strand in self.strands], axis=-1)
+
+    def backward(self, dy: Array) -> tuple[Array, list[tuple[Array, Array | None]]]:
+        """dL/dx, and the norms of each strand."""
+        dx: Any = 0.0
+        norms: list[tuple[Array, Array | None]] = []
+        for strand, part in zip(self.strands, np.split(dy, len(self.strands), axis=-1), strict=True):
+            dx_part, dh, dc = strand.backward(part)
+            dx = dx + dx_part
+            norms.append((dh, dc))
+        return dx, norms
+
+
 class _Chain:
     """A model whose recurrent layers are strands."""
 
-    def __init__(self, model: Sequential) -> None:
-        self.model = model
-        self.parts: list[_Strand | Layer] = [
-            _Strand(f"{k} {type(layer).__name__}", layer) if isinstance(layer, RecurrentLayer) else layer
-            for k, layer in enumerate(model.layers)
-        ]
-        self.strands = [part for part in self.parts if isinstance(part, _Strand)]
+    def __init__(self, model: Sequential, who: str) -> None:
+        self.places: list[int] = []
+        self.parts: list[_Level | Layer] = []
+        for k, layer in enumerate(model.layers):
+            parts = _levels(k, layer, who) if isinstance(layer, RecurrentLayer) else [layer]
+            self.parts += parts
+            self.places += [k] * len(parts)
+        self.strands = [strand for part in self.parts if isinstance(part, _Level) for strand in part.strands]
         self._tapes: list[Any] = []
 
     def forward(self, x: Array) -> Array:
         run = Run(seed=(0,))
-        self._tapes = []
-        for k, part in enumerate(self.parts):
-            if isinstance(part, _Strand):
+        for place, part in zip(self.places, self.parts, strict=True):
+            tape = None
+            if isinstance(part, _Level):
                 x = part.forward(x)
-                self._tapes.append(None)
             else:
-                x, tape = part.trace(x, run.at(k))
-                self._tapes.append(tape)
+                x, tape = part.trace(x, run.at(place))
+            self._tapes.append(tape)
         return x
 
-    def backward(self, dy: Array) -> dict[_Strand, tuple[Array, Array | None]]:
-        """Norms of dL/dh[t] and dL/dc[t] of every strand."""
-        norms: dict[_Strand, tuple[Array, Array | None]] = {}
+    def backward(self, dy: Array) -> list[tuple[Array, Array | None]]:
+        """Norms of dL/dh[t] and dL/dc[t], in the order of the strands."""
+        found: list[tuple[Array, Array | None]] = []
         for part in reversed(self.parts):
             tape = self._tapes.pop()
-            if isinstance(part, _Strand):
-                dy, dh, dc = part.backward(dy)
-                norms[part] = dh, dc
-                if len(norms) == len(self.strands):
+            if isinstance(part, _Level):
+                dy, norms = part.backward(dy)
+                found = norms + found
+                if len(found) == len(self.strands):
                     break
             else:
                 below = part.pull_back(tape, dy, np.empty(part.parameters.size, part.dtype), True)
                 assert below is not None
                 dy = below
-        return norms
+        return found
+
+
+def _levels(place: int, layer: RecurrentLayer, who: str) -> list[_Level | Layer]:
+    if isinstance(layer, LSTM) and layer.options.activations:
+        raise ValueError(
+            f"{who}: layer {place}, LSTM, has activations {[name for name, *_ in layer.options.activations]}; "
+            "expected none: dL/dc is known for tanh and sigmoid only"
+        )
+    if layer.options.peephole and layer.options.clip is not None:
+        raise ValueError(
+            f"{who}: layer {place}, LSTM, has peepholes and clip; expected one of them: dL/dc is not known"
+        )
+    directions = 2 if layer.bidirectional else 1
+    levels: list[_Level | Layer] = []
+    for level in range(layer.num_layers):
+        strands = []
+        for way in ("", "_reverse")[:directions]:
+            suffix = f"l{level}{way}"
+            name = f"{place} {type(layer).__name__}"
+            if layer.num_layers > 1:
+                name += f" layer {level}"
+            inputs = layer.parameters.shapes[f"weight_ih_{suffix}"][1]
+            strands.append(_Strand(name + way.replace("_", " "), layer, suffix, inputs))
+        levels.append(_Level(strands))
+    return levels
 
 
 def _norm(array: Array) -> float:
@@ -409,7 +524,7 @@ def _mean_of_pairs(pairs: list[tuple[float, float]]) -> tuple[float, float]:
     return float(means[0]), float(means[1])
 
 
-def growth_per_step_back(norms: Array) -> float:
+def _growth_per_step_back(norms: Array) -> float:
     """exp(-slope) of the least-squares line through log(norms) over the steps at which they are above zero."""
     t = np.flatnonzero(norms > 0)
     if len(t) < 2:
@@ -424,14 +539,27 @@ def _judge(strand: _Strand, dh: Array, dc: Array | None, dh_end: Array, dc_end: 
     if not (np.isfinite(dh).all() and np.isfinite(norms).all()):
         verdict, reason = "exploding", f"{what} is infinite or NaN at {int((~np.isfinite(norms)).sum())} steps"
     else:
-        growth = growth_per_step_back(norms)
+        growth = _growth_per_step_back(norms[::-1] if strand.reverse else norms)
         with np.errstate(over="ignore"):
             left = float(np.float64(growth) ** steps)
         reason = f"a step back multiplies {what} by {growth:.4g}; {left:.2g} of it is left after {steps} steps"
-        silent = int((norms == 0).sum())
+        # The state after the last step: with zoneout of the cells nothing may depend on it.
+        before = norms[1:] if strand.reverse else norms[:-1]
+        silent = int((before == 0).sum())
         verdict = "exploding" if left > MUCH else "vanishing" if left < LITTLE or silent else "healthy"
         if silent:
-            reason += f"; it is exactly 0 at {silent} of {steps + 1} steps"
+            reason += f"; it is exactly 0 at {silent} of {steps} steps before the last"
     return LayerFlow(
-        strand.name, dh, dc, dh_end, dc_end, growth, left, strand.radii(), strand.saturation, verdict, reason
+        name=strand.name,
+        reverse=strand.reverse,
+        dh=dh,
+        dc=dc,
+        dh_end=dh_end,
+        dc_end=dc_end,
+        growth=growth,
+        left=left,
+        spectral_radius=strand.radii(),
+        saturation=strand.saturation,
+        verdict=verdict,
+        reason=reason,
     )
