@@ -201,12 +201,29 @@ def test_seeds():
     assert not np.array_equal(drawn(None), drawn(None))
 
 
+def test_all_layers_and_directions_of_an_object_are_initialised():
+    layer = rf.LSTM(I, H, 2, bidirectional=True, dtype="float64", seed=0)
+    rf.initialise(layer, weight_ih="orthogonal", weight_hh="orthogonal", bias="zeros", forget_bias=1.0)
+    found = []
+    for suffix in ("l0", "l0_reverse", "l1", "l1_reverse"):
+        for block in np.split(layer.parameters[f"weight_hh_{suffix}"], 4):
+            np.testing.assert_allclose(block @ block.T, np.eye(H), atol=1e-13)
+            found.append(block)
+        for block in np.split(layer.parameters[f"weight_ih_{suffix}"], 4):
+            short = min(block.shape)
+            gram = block @ block.T if block.shape[0] == short else block.T @ block
+            np.testing.assert_allclose(gram, np.eye(short), atol=1e-13)
+        forget = layer.parameters[f"bias_ih_{suffix}"]
+        assert (forget[H : 2 * H] == 1).all() and np.count_nonzero(forget) == H
+        assert not layer.parameters[f"bias_hh_{suffix}"].any()
+    assert all(not np.array_equal(a, b) for k, a in enumerate(found) for b in found[:k])
+
+
+@by_cell
 @pytest.mark.parametrize("kind", ["ih", "hh"])
-def test_masked_weights_stay_zero(kind):
-    layer = layer_of("LSTM")
-    mask = np.random.default_rng(0).random((H, I if kind == "ih" else H)) < 0.5
-    setattr(layer, f"mask_{kind}", mask)
-    rf.initialise(layer, weight_ih="normal", weight_hh="normal")
+def test_masked_weights_stay_zero(cell, kind):
+    mask = np.random.default_rng(0).random((H, I if kind == "ih" else H)) < 0.7
+    layer = rf.initialise(layer_of(cell, **{f"mask_{kind}": mask}), weight_ih="normal", weight_hh="normal")
     for block in blocks(layer, f"weight_{kind}_l0"):
         assert np.array_equal(block != 0, mask)
     other = {"ih": "hh", "hh": "ih"}[kind]

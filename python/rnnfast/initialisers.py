@@ -226,10 +226,10 @@ def _fill(layer: Layer, name: str, rule: str, gain: float, generator: Generator)
     matrix = array.reshape(len(array), -1)
     for block in np.split(matrix, _blocks(layer, len(array))):
         block[...] = gain * _DRAWS[rule](block.shape, 1 / math.sqrt(fan_in), generator)
-    for kind in ("ih", "hh"):
-        mask = getattr(layer, f"mask_{kind}", None)
-        if mask is not None and name.startswith(f"weight_{kind}"):
-            matrix *= np.tile(mask, (len(matrix) // len(mask), 1))
+    if isinstance(layer, RecurrentLayer):
+        for kind, mask in (("weight_ih", layer.mask_ih), ("weight_hh", layer.mask_hh)):
+            if mask is not None and name.startswith(kind):
+                np.copyto(array, 0, where=~mask)
 
 
 def _set_keeping_biases(
