@@ -9,6 +9,7 @@ from rnnfast._history import History
 from rnnfast.diagnostics import GradientFlow, GradientFlowWarning, GradientWatch, LayerFlow, gradient_flow
 from rnnfast.initialisers import initialise
 from rnnfast.layers.dense import Dense
+from rnnfast.layers.frnn import FRNN
 from rnnfast.layers.gru import GRU
 from rnnfast.layers.last import Last
 from rnnfast.layers.lstm import LSTM
@@ -19,6 +20,7 @@ from rnnfast.model import Sequential, load
 from rnnfast.optim import SGD, Adam, Optimizer, clip_grad_norm
 
 __all__ = [
+    "FRNN",
     "GRU",
     "LSTM",
     "RNN",
