@@ -176,6 +176,130 @@ def test_nothing_is_changed_and_the_result_is_repeatable(cell, rng):
     assert_same_bits(first.layers[0].dh, second.layers[0].dh, "dh")
 
 
+# Options, by a cell of their own in complex numbers.
+
+
+def layer_norm(a, weight):
+    centred = a - a.mean(axis=-1, keepdims=True)
+    return centred / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + 1e-5) * weight
+
+
+def run_option_lstm(layer, x, zoneout, moved_state, directions):
+    """An LSTM with options: y (T, K, N, H); ``zoneout`` holds the masks of every step, or nothing."""
+    p, options, H = layer.parameters, layer.options, layer.hidden_size
+    h = np.zeros((x.shape[-2], p["weight_hh_l0"].shape[1]), complex)
+    c = np.zeros((x.shape[-2], H), complex)
+    peepholes = np.split(p["weight_peephole_l0"], 2 if options.coupled else 3) if options.peephole else 3 * [0]
+    ys = []
+    for t in range(len(x)):
+        dh, dc = (1j * STEP * directions if moved_state == (state, t) else 0 for state in "hc")
+        from_x, from_h = x[t] @ p["weight_ih_l0"].T, h @ p["weight_hh_l0"].T
+        if options.layer_norm:
+            from_x, from_h = layer_norm(from_x, p["layer_norm_ih_l0"]), layer_norm(from_h, p["layer_norm_hh_l0"])
+        a = from_x + from_h + p["bias_ih_l0"] + p["bias_hh_l0"]
+        if options.coupled:
+            f, g, o = np.split(a, 3, axis=-1)
+            f = sigmoid(f + peepholes[0] * c)
+            i = 1 - f
+        else:
+            i, f, g, o = np.split(a, 4, axis=-1)
+            i, f = sigmoid(i + peepholes[0] * c), sigmoid(f + peepholes[1] * c)
+        c_old, c = c, f * c + i * np.tanh(g)
+        if "zoneout_c_l0" not in zoneout:
+            c = c + dc
+        squashed = c
+        if options.layer_norm:
+            squashed = layer_norm(c, p["layer_norm_c_weight_l0"]) + p["layer_norm_c_bias_l0"]
+        new = sigmoid(o + peepholes[-1] * c) * np.tanh(squashed)
+        if options.proj_size:
+            new = new @ p["weight_hr_l0"].T
+        if "zoneout_c_l0" in zoneout:
+            keep = zoneout["zoneout_c_l0"][t]
+            c = keep * c_old + (1 - keep) * c + dc
+        if "zoneout_h_l0" in zoneout:
+            keep = zoneout["zoneout_h_l0"][t]
+            new = keep * h + (1 - keep) * new
+        h = new + dh
+        ys.append(h)
+    return np.stack(np.broadcast_arrays(*ys))
+
+
+def masks_of(layer, x):
+    """The masks of zoneout that gradient_flow draws: those of a copy made with seed 0, step by step."""
+    copy = type(layer)(**layer.config(), seed=0)
+    steps = [copy.forward(x[t : t + 1])[2].masks for t in range(len(x))]
+    return {name: np.concatenate([masks[name] for masks in steps]) for name in steps[0]}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"peephole": True},
+        {"coupled": True},
+        {"coupled": True, "peephole": True},
+        {"layer_norm": True},
+        {"proj_size": 3},
+        {"proj_size": 3, "layer_norm": True},
+        {"zoneout": (0.3, 0.0)},
+        {"zoneout": (0.0, 0.4)},
+        {"zoneout": (0.3, 0.4)},
+        {"recurrent_dropout": 0.5},
+        {"clip": 9.0},
+    ],
+    ids=str,
+)
+def test_norms_of_lstms_with_options(options, rng):
+    layer = rf.LSTM(I, H, dtype="float64", seed=5, **options)
+    state = layer.state_dict()
+    layer.load_state_dict({name: value + 0.3 * rng.standard_normal(value.shape) for name, value in state.items()})
+    P = options.get("proj_size", H)
+    model = rf.Sequential(layer, rf.Last(), rf.Dense(P, C, dtype="float64", seed=6))
+    x, y = rng.standard_normal((T, N, I)), rng.standard_normal((N, C))
+    (found,) = rf.gradient_flow(model, x, y).layers
+    zoneout = masks_of(layer, x) if "zoneout" in options else {}
+    for name, size in (("h", P), ("c", H)):
+        directions = np.eye(N * size).reshape(N * size, N, size)
+        norms = []
+        for t in range(T):
+            out = run_option_lstm(layer, x[:, None], zoneout, (name, t), directions)[-1]
+            error = affine(out, model.layers[2].parameters["weight"], model.layers[2].parameters["bias"]) - y
+            norms.append(np.linalg.norm((error**2).sum(axis=(-2, -1)).imag / STEP / y.size))
+        assert_close(getattr(found, f"d{name}"), np.array(norms), TOLERANCE, f"d{name}")
+    blocks = np.split(layer.parameters["weight_hh_l0"], 3 if options.get("coupled") else 4)
+    if "proj_size" in options:
+        blocks = [block @ layer.parameters["weight_hr_l0"] for block in blocks]
+    radii = [np.abs(np.linalg.eigvals(block)).max() for block in blocks]
+    assert list(found.spectral_radius.values()) == pytest.approx(radii)
+    assert list(found.spectral_radius) == list("fgo" if options.get("coupled") else "ifgo")
+
+
+def test_zoneout_of_cells_is_not_taken_for_a_gradient_of_zero(rng):
+    # The state after the last step is not read: nothing depends on it.
+    layer = rf.LSTM(I, H, zoneout=(0.0, 0.5), dtype="float64", seed=0)
+    rf.initialise(layer, bias="zeros", chrono=T)
+    model = rf.Sequential(layer, rf.Last(), rf.Dense(H, C, dtype="float64", seed=6))
+    (found,) = rf.gradient_flow(model, rng.standard_normal((T, N, I)), rng.standard_normal((N, C))).layers
+    assert found.dc[-1] == 0 and (found.dc[:-1] > 0).all()
+    assert found.verdict == "healthy" and "exactly" not in found.reason
+
+
+def test_fully_recurrent_network_is_followed_in_all_its_units(rng):
+    """Those that are not read out, too; with all of them read out it is an RNN."""
+    frnn = rf.FRNN(I, H, outputs=[2, 0], connectivity=rng.random((H, H)) < 0.7, dtype="float64", seed=1)
+    rnn = rf.RNN(I, H, dtype="float64", seed=0)
+    rnn.load_state_dict(frnn.state_dict())
+    dense, wide = rf.Dense(2, C, dtype="float64", seed=6), rf.Dense(H, C, dtype="float64", seed=6)
+    weight = np.zeros((C, H))
+    weight[:, [2, 0]] = dense.parameters["weight"]
+    wide.load_state_dict({"weight": weight, "bias": dense.parameters["bias"]})
+    x, y = rng.standard_normal((T, N, I)), rng.standard_normal((T, N, C))
+    found = rf.gradient_flow(rf.Sequential(frnn, dense), x, y).layers[0]
+    expected = rf.gradient_flow(rf.Sequential(rnn, wide), x, y).layers[0]
+    assert_close(found.dh, expected.dh, TOLERANCE, "dh")
+    assert_close(found.dh_end, expected.dh_end, TOLERANCE, "dh_end")
+    assert found.spectral_radius == expected.spectral_radius and found.saturation == expected.saturation
+
+
 # With relu, W_hh = factor * I and positive inputs, every step back multiplies the gradient by exactly the factor.
 
 
@@ -417,6 +541,10 @@ def small_model():
     return rf.Sequential(rf.RNN(I, H, seed=0), rf.Last(), rf.Dense(H, 1, seed=0))
 
 
+def lstm_model(**options):
+    return rf.Sequential(rf.LSTM(I, H, seed=0, **options), rf.Last(), rf.Dense(H, 1, seed=0))
+
+
 @pytest.mark.parametrize(
     "call, error, match",
     [
@@ -433,6 +561,16 @@ def small_model():
         (lambda: rf.gradient_flow(small_model(), X.astype(float), Y), TypeError, "gradient_flow: x has dtype float64"),
         (lambda: rf.gradient_flow(small_model(), X + np.nan, Y), ValueError, r"gradient_flow: x\[0, 0, 0\] is nan"),
         (lambda: rf.gradient_flow(small_model(), X, Y, "no"), ValueError, "gradient_flow: loss is 'no'"),
+        (
+            lambda: rf.gradient_flow(lstm_model(activations=("Sigmoid", "Relu", "Tanh")), X, Y),
+            ValueError,
+            r"gradient_flow: layer 0, LSTM, has activations \['Sigmoid', 'Relu', 'Tanh'\]; expected none",
+        ),
+        (
+            lambda: rf.gradient_flow(lstm_model(peephole=True, clip=3.0), X, Y),
+            ValueError,
+            "gradient_flow: layer 0, LSTM, has peepholes and clip; expected one of them",
+        ),
         (lambda: rf.GradientWatch(X, Y, every=0), ValueError, "GradientWatch: every is 0; expected at least 1"),
         (lambda: rf.GradientWatch(X, Y, every=1.5), TypeError, "GradientWatch: every is 1.5; expected an integer"),
         (lambda: rf.GradientWatch(X, Y, loss="no"), ValueError, "GradientWatch: loss is 'no'"),

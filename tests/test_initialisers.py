@@ -219,6 +219,31 @@ def test_all_layers_and_directions_of_an_object_are_initialised():
     assert all(not np.array_equal(a, b) for k, a in enumerate(found) for b in found[:k])
 
 
+def test_options_of_cells_have_their_blocks():
+    coupled = rf.LSTM(I, H, coupled=True, dtype="float64", seed=0)
+    rf.initialise(coupled, weight_hh="orthogonal", bias="zeros", chrono=50)
+    for block in np.split(coupled.parameters["weight_hh_l0"], 3):
+        np.testing.assert_allclose(block @ block.T, np.eye(H), atol=1e-13)
+    forget = coupled.parameters["bias_ih_l0"]  # rows f, g, o
+    assert (forget[:H] > 0).all() and not forget[H:].any()
+
+    projected = rf.LSTM(I, H, proj_size=7, peephole=True, dtype="float64", seed=0)
+    before = projected.state_dict()
+    rf.initialise(projected, weight_hh="orthogonal", weight_ih="zeros")
+    for block in np.split(projected.parameters["weight_hh_l0"], 4):
+        np.testing.assert_allclose(block.T @ block, np.eye(7), atol=1e-13)
+    for name in ("weight_hr_l0", "weight_peephole_l0", "bias_ih_l0"):
+        assert np.array_equal(projected.parameters[name], before[name])
+
+
+def test_absent_connections_of_a_fully_recurrent_network_stay_absent():
+    connectivity = np.random.default_rng(0).random((H, H)) < 0.2
+    layer = rf.FRNN(I, H, inputs=range(5), connectivity=connectivity, dtype="float64", seed=0)
+    rf.initialise(layer, weight_ih="normal", weight_hh="normal")
+    assert np.array_equal(layer.parameters["weight_hh_l0"] != 0, connectivity)
+    assert layer.parameters["weight_ih_l0"][:5].all() and not layer.parameters["weight_ih_l0"][5:].any()
+
+
 @by_cell
 @pytest.mark.parametrize("kind", ["ih", "hh"])
 def test_masked_weights_stay_zero(cell, kind):

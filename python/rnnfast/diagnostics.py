@@ -15,6 +15,7 @@ from rnnfast._arrays import Array
 from rnnfast._checks import integer
 from rnnfast.initialisers import gate_letters
 from rnnfast.layers.base import Layer, Run
+from rnnfast.layers.frnn import FRNN
 from rnnfast.layers.lstm import LSTM
 from rnnfast.layers.recurrent import RecurrentLayer
 from rnnfast.layers.tape import Tape
@@ -162,7 +163,7 @@ def gradient_flow(model: Layer, x: Any, y: Any, loss: str | Loss = "mse") -> Gra
 
     Parameters
     ----------
-    model : Sequential, RNN, LSTM or GRU
+    model : Sequential, RNN, LSTM, GRU or FRNN
         With at least one recurrent layer. It is not changed.
     x, y : array_like
         Inputs and targets, as `Sequential.fit` takes them; for a single layer, targets are like its output. At least
@@ -325,7 +326,8 @@ class _Strand:
         state: Any = None
         for x_t in x[::-1] if self.reverse else x:
             y, state, tape = self.layer.forward(x_t[None], state)
-            values = {"h": y} if tape.gates is None else self._gates(tape)
+            # Not y: of an FRNN that is some units only.
+            values = {"h": state[0]} if tape.gates is None else self._gates(tape)
             if isinstance(state, tuple):
                 slope = _CellSlope(self.layer, tape, values["o"], state[1][0])
                 values["c"] = slope.tanh_c
@@ -347,7 +349,7 @@ class _Strand:
         from_h: Any = 0.0
         from_c: Any = 0.0
         for dy_t in dy if self.reverse else dy[::-1]:
-            dh_t = dy_t + from_h
+            dh_t = self._by_unit(dy_t) + from_h
             dh.append(_norm(dh_t))
             if self._slopes:
                 dc.append(_norm(self._slopes.pop().pull_back(dh_t) + from_c))
@@ -357,6 +359,15 @@ class _Strand:
             dx.append(grads.x[0])
         order = slice(None) if self.reverse else slice(None, None, -1)
         return np.stack(dx[order]), np.array(dh[order]), np.array(dc[order]) if dc else None
+
+    def _by_unit(self, dy_t: Array) -> Array:
+        """dL/dy[t] as a derivative by the hidden states."""
+        read_out = self.layer._read_out if isinstance(self.layer, FRNN) else None
+        if read_out is None:
+            return dy_t
+        dh_t = np.zeros((len(dy_t), self.layer.hidden_size), dy_t.dtype)
+        dh_t[:, read_out] = dy_t
+        return dh_t
 
     def radii(self) -> dict[str, float]:
         p = self.layer.parameters

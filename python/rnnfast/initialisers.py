@@ -27,7 +27,7 @@ L = TypeVar("L", bound=Layer)
 def gate_letters(layer: Layer) -> str:
     """The gates in the order of their blocks in the rows of a layer's weights; "h" for a cell without gates."""
     if isinstance(layer, LSTM):
-        return "fgo" if getattr(layer, "coupled", False) else "ifgo"
+        return "fgo" if layer.options.coupled else "ifgo"
     return "rzn" if isinstance(layer, GRU) else "h"
 
 
