@@ -429,7 +429,7 @@ def watched(factor, watch, epochs=5, **options):
 @pytest.mark.parametrize(
     "factor, options, parts",
     [
-        (0.5, {}, ["vanishing after epoch 1", "0 RNN", "by 0.5;", "rf.LSTM or rf.GRU instead", "orthogonal"]),
+        (0.5, {}, ["vanishing after epoch 1", "0 RNN", "by 0.5;", "Try rf.LSTM or rf.GRU instead", "orthogonal"]),
         (1.4, {}, ["exploding after epoch 1", "0 RNN", "by 1.4;", "fit(clip_norm=1.0)", "orthogonal"]),
         (1.4, {"clip_norm": 2.5}, ["exploding", "a clip_norm below 2.5"]),
     ],
