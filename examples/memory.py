@@ -101,6 +101,7 @@ class LastSteps(CrossEntropy):
     """Cross-entropy of the last steps of a sequence; ``target`` has only these."""
 
     def __init__(self, steps: int) -> None:
+        super().__init__()
         self.steps = steps
 
     def target_shape(self, prediction_shape: tuple[int, ...]) -> tuple[int, ...]:
