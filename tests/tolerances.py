@@ -56,3 +56,16 @@ def forward(dtype: Any, I: int, H: int) -> float:  # noqa: E741
 def gradient(dtype: Any, T: int, N: int, I: int, H: int, gates: int) -> float:  # noqa: E741
     """Bound for every gradient: forward's chain, one over the gates' rows, and for weights one over all rows of x."""
     return chain(dtype, max(I + H + 1, gates * H, T * N))
+
+
+# What options add to the plain cell, each a handful of roundings: peepholes, normalisation (whose division by a
+# standard deviation below 1 also magnifies what came in), masks, projections. Measured over all options, types and
+# instruction sets of test_options.py: at most 1.2 times the plain bound.
+OPTIONS = 3
+
+
+def variant(dtype: Any, spec: Any, T: int, N: int) -> float:
+    """Bound for outputs and gradients of a layer with options: errors of stacked layers add up."""
+    widest = max(spec.input_size, 2 * spec.output_size) + spec.output_size + 1
+    terms = max(widest, spec.gates * spec.hidden_size, T * N)
+    return OPTIONS * spec.num_layers * chain(dtype, terms)
