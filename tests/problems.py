@@ -218,11 +218,9 @@ def check(
 
 def rows_of(arrays: dict[str, Any], index: Any) -> dict[str, Any]:
     """Some sequences of a problem's inputs or incoming gradients."""
-    axis = {"x": 1, "h0": 1, "c0": 1, "dy": 1, "dh_n": 1, "dc_n": 1, "dcell_states": 1}
+    per_sequence = ("x", "h0", "c0", "dy", "dh_n", "dc_n", "dcell_states")
     return {
-        name: a
-        if a is None or name not in axis
-        else np.ascontiguousarray(np.moveaxis(np.moveaxis(a, 1, 0)[index], 0, 1))
+        name: a if a is None or name not in per_sequence else np.ascontiguousarray(a[:, index])
         for name, a in arrays.items()
     }
 
