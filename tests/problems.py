@@ -113,9 +113,11 @@ def trace(layer: Any, spec: Spec, inputs: dict[str, Any], **how: Any) -> tuple[d
 
 
 def differentiate(layer: Any, spec: Spec, tape: Any, upstream: dict[str, Any], **how: Any) -> dict[str, Any]:
-    """Gradients by the names of the inputs."""
-    if upstream.get("dcell_states") is not None:
-        how["dcell_states"] = upstream["dcell_states"]
+    """Gradients by the names of the inputs; ``dcell_states`` has an axis of layers and directions, even of one."""
+    dcell_states = upstream.get("dcell_states")
+    if dcell_states is not None:
+        single = len(spec.suffixes) == 1
+        how["dcell_states"] = np.ascontiguousarray(dcell_states[:, :, 0]) if single else dcell_states
     grads = layer.backward(tape, upstream["dy"], packed(spec, upstream["dh_n"], upstream["dc_n"]), **how)
     dh0, dc0 = unpacked(spec, grads.state)
     return {"x": grads.x, "h0": dh0, "c0": dc0, **grads.params}
