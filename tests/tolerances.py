@@ -69,3 +69,7 @@ def variant(dtype: Any, spec: Any, T: int, N: int) -> float:
     widest = max(spec.input_size, 2 * spec.output_size) + spec.output_size + 1
     terms = max(widest, spec.gates * spec.hidden_size, T * N)
     return OPTIONS * spec.num_layers * chain(dtype, terms)
+
+# ONNX Runtime computes in float32 with its own short polynomials for exp, sigmoid and tanh, good to a few units of
+# 1e-7 absolute, and the recurrence carries them on.
+ONNX_RUNTIME = 2e-5
