@@ -10,9 +10,9 @@ from rnnfast.layers.dense import Dense
 from rnnfast.layers.gru import GRU
 from rnnfast.layers.last import Last
 from rnnfast.layers.lstm import LSTM
-from rnnfast.layers.recurrent import Gradients, Tape
 from rnnfast.layers.rnn import RNN
 from rnnfast.layers.stream import Stream
+from rnnfast.layers.tape import Gradients, Tape
 from rnnfast.model import Sequential, load
 from rnnfast.optim import SGD, Adam, Optimizer, clip_grad_norm
 

@@ -26,7 +26,7 @@ constexpr CellKernels<Real> cell_kernels() {
       .forward = Forward<CellMath, Real>::run,
       .backward_work_size = Backward<CellMath, Real>::work_size,
       .backward = Backward<CellMath, Real>::run,
-      .backward_step_multiple = Backward<CellMath, Real>::chunk_steps,
+      .backward_cut = Backward<CellMath, Real>::cut,
   };
 }
 
