@@ -89,7 +89,7 @@ def test_module_inputs_give_what_torch_gives(module, case, rng):
     for got, value in zip(flat(final), flat(want_state), strict=True):
         assert_close(got, as_numpy(value), tolerances.TORCH, "state")
     if case.reference_fn is not None:
-        reference, _ = case.reference_fn(theirs, list(theirs.parameters()), x, *state)
+        reference, _ = case.reference_fn(theirs, x, *state)
         assert_close(y, as_numpy(reference), tolerances.TORCH, "y of PyTorch's reference")
     inferred, _ = ours(as_numpy(x), own_state)
     assert np.array_equal(inferred, y)

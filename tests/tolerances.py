@@ -73,3 +73,6 @@ def variant(dtype: Any, spec: Any, T: int, N: int) -> float:
 # ONNX Runtime computes in float32 with its own short polynomials for exp, sigmoid and tanh, good to a few units of
 # 1e-7 absolute, and the recurrence carries them on.
 ONNX_RUNTIME = 2e-5
+
+# Keras in float32, its default; asked for float64, its NumPy and PyTorch backends still round to float32 on the way.
+KERAS = 1e-6
