@@ -159,7 +159,9 @@ Expected = tuple[Any, Any]
 _known: dict[tuple[Any, ...], Any] = {}
 
 
-def expected(spec: Spec, inputs: dict[str, Any], upstream: dict[str, Any], **how: Any) -> tuple[Any, dict[str, Expected]]:
+def expected(
+    spec: Spec, inputs: dict[str, Any], upstream: dict[str, Any], **how: Any
+) -> tuple[variants.Result, dict[str, Expected]]:
     """The reference's results and gradients, remembered: both types and all instruction sets ask for the same."""
     arrays = (inputs, upstream, how.get("masks") or {}, {name: how.get(name) for name in ("lengths", "resets")})
     parts = [(name, None if a is None else np.asarray(a).tobytes()) for group in arrays for name, a in group.items()]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -166,3 +168,25 @@ def test_chunks_with_carried_state_and_gradient_are_the_whole(spec, cuts, checkp
     tolerance = tolerances.REORDERED * tolerances.variant(dtype, spec, T, N)
     for name, total in totals.items():
         assert_close(want[f"d{name}"].astype(np.float64), total, tolerance, name)
+
+
+@pytest.mark.parametrize("how", ["dense", "ragged", "checkpoint"])
+@pytest.mark.parametrize("spec", SPECS, ids=label)
+def test_tape_says_what_it_keeps(spec, how, rng):
+    """As Python's own measurement of memory has it, which sees the arrays of NumPy: beyond x, y and the states."""
+    steps, batch = 200, 8
+    spec = dataclasses.replace(spec, hidden_size=32)
+    inputs = cast(random_inputs(rng, spec, steps, batch), np.float32)
+    layer = layer_of(spec, inputs, np.float32, seed=1)
+    named = {"dense": {}, "ragged": {"lengths": rng.integers(1, steps, batch)}, "checkpoint": {"checkpoint": True}}[how]
+    trace(layer, spec, inputs, **named)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        results, tape = trace(layer, spec, inputs, **named)
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0] - sum(a.nbytes for a in results.values() if a is not None)
+    finally:
+        tracemalloc.stop()
+    small = 40_000  # Python objects, initial states, the order of a ragged batch
+    assert abs(held - tape.nbytes) <= 0.05 * held + small, (held, tape.nbytes)
