@@ -227,6 +227,17 @@ def test_integers_of_any_kind_are_lengths(form, rng):
     assert_all_same_bits(got, infer(layer, spec, inputs, lengths=LENGTHS))
 
 
+@pytest.mark.skipif(torch is None, reason="PyTorch, whose tensors are given, is not installed")
+def test_tensors_are_lengths_and_resets(rng):
+    spec = PLAIN[3]
+    inputs, _ = cast_problem(rng, spec, T, N, np.float32)
+    layer = layer_of(spec, inputs, np.float32)
+    resets = rng.random((T, N)) < 0.3
+    want = infer(layer, spec, inputs, lengths=LENGTHS, resets=resets)
+    got = infer(layer, spec, inputs, lengths=torch.from_numpy(LENGTHS), resets=torch.from_numpy(resets))
+    assert_all_same_bits(got, want)
+
+
 def test_the_callers_lengths_are_not_kept(rng):
     """Changed between forward and backward, they change nothing; nor do resets."""
     spec = DEEP[3]
@@ -408,6 +419,22 @@ def test_a_reset_forgets_even_nan(spec, dtype, isa, rng):
     # Some activations turn NaN into a number, so only the others must show that it was there.
     if not spec.clip and spec.nonlinearity == "tanh":
         assert np.isnan(got["y"][1, 2]).any()
+
+
+@by_spec
+def test_a_reset_before_the_first_step_hides_the_initial_state(spec, dtype, rng):
+    """Even if that is NaN: results and gradients are those of an initial state of zeros, and its gradient is zero."""
+    inputs, upstream = cast_problem(rng, spec, T, N, dtype)
+    resets = rng.random((T, N)) < 0.2
+    resets[[0, -1]] = True
+    layer = layer_of(spec, inputs, dtype)
+    states = {name: None if inputs[name] is None else np.full_like(inputs[name], np.nan) for name in ("h0", "c0")}
+    zeros = {name: None if a is None else np.zeros_like(a) for name, a in states.items()}
+    want = train(layer, spec, {**inputs, **zeros}, upstream, resets=resets)
+    got = train(layer, spec, {**inputs, **states}, upstream, resets=resets)
+    assert_all_same_bits(got, want)
+    assert_all_same_bits(infer(layer, spec, {**inputs, **states}, resets=resets), want, "", ("y", "h_n", "c_n"))
+    assert not got["dh0"].any() and (got["dc0"] is None or not got["dc0"].any())
 
 
 def test_resets_of_a_single_sequence_have_one_axis(dtype, rng):

@@ -114,6 +114,37 @@ def test_normalised_rows_have_mean_zero_and_variance_one(rng):
     assert np.allclose(rows.var(axis=-1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_normalised_cells_are_those_of_torch_s_functions(cell, rng):
+    """One step in the equations of Ba et al. (2016) as haste has them, with PyTorch's layer_norm and its gradient."""
+    torch = pytest.importorskip("torch", reason="PyTorch, the extra witness, is not installed")
+    spec = Spec(cell, 3, 5, layer_norm=True)
+    inputs, upstream = problem(rng, spec, 1, 4)
+    p = {name: torch.tensor(a, requires_grad=True) for name, a in inputs.items() if a is not None}
+
+    def norm(a, weight, bias=None):
+        return torch.nn.functional.layer_norm(a, a.shape[-1:], weight, bias, eps=1e-5)
+
+    x, h = p["x"][0], p["h0"][0]
+    from_x = norm(x @ p["weight_ih_l0"].T, p["layer_norm_ih_l0"]) + p["bias_ih_l0"]
+    from_h = norm(h @ p["weight_hh_l0"].T, p["layer_norm_hh_l0"]) + p["bias_hh_l0"]
+    total = 0.0
+    if cell == "lstm":
+        i, f, g, o = (from_x + from_h).split(5, dim=-1)
+        c = f.sigmoid() * p["c0"][0] + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * norm(c, p["layer_norm_c_weight_l0"], p["layer_norm_c_bias_l0"]).tanh()
+        total = (torch.tensor(upstream["dc_n"][0]) * c).sum()
+    else:
+        r, z = (from_x + from_h)[..., :10].sigmoid().split(5, dim=-1)
+        n = (from_x[..., 10:] + r * from_h[..., 10:]).tanh()
+        h = (1 - z) * n + z * h
+    total = total + (torch.tensor(upstream["dy"][0] + upstream["dh_n"][0]) * h).sum()
+    total.backward()
+    assert_close(variants.forward(spec, inputs).y[0], h.detach().numpy(), tolerances.TORCH, "y")
+    for name, value in variants.gradients(spec, inputs, upstream).items():
+        assert_close(value, p[name].grad.numpy(), tolerances.TORCH, f"d{name}")
+
+
 def test_zoneout_masks_average_to_the_expectation(rng):
     """One step: h is linear in its mask, so the mean over all masks is inference's."""
     spec = Spec("lstm", 3, 2, zoneout=(0.25, 0.5))
