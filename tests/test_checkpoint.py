@@ -92,14 +92,12 @@ def test_a_checkpointed_tape_may_be_kept(spec, rng):
 
 @pytest.mark.parametrize("spec", [s for s in SPECS[:4] if s.cell != "rnn"], ids=label)
 def test_a_long_tape_is_twenty_times_smaller(spec, rng):
-    """sqrt(T) = 63 of 4000 steps are kept."""
+    """About sqrt(T) = 63 of 4000 steps are kept; `test_tape_says_what_it_keeps` checks that the figure is true."""
     inputs = cast(random_inputs(rng, spec, 4000, 2), np.float32)
     layer = layer_of(spec, inputs, np.float32)
     _, whole = trace(layer, spec, inputs)
     _, sparse = trace(layer, spec, inputs, checkpoint=True)
     assert sparse.nbytes * 20 <= whole.nbytes
-    # Not less than what the states of so many steps take: a tape that says so forgot to count something.
-    assert sparse.nbytes >= 40 * 2 * spec.output_size * 4
 
 
 def test_memory_of_a_checkpointed_backward_stays_small():
