@@ -153,6 +153,13 @@ template const CellKernels<float>& kernels<float>(Cell) noexcept;
 template const CellKernels<double>& kernels<double>(Cell) noexcept;
 
 template <class Real>
+const OptionKernels<Real>& option_kernels() noexcept {
+  return table<Real>().options;
+}
+template const OptionKernels<float>& option_kernels<float>() noexcept;
+template const OptionKernels<double>& option_kernels<double>() noexcept;
+
+template <class Real>
 const MachineLoops<Real>& machine_loops() noexcept {
   return table<Real>().machine;
 }

@@ -7,6 +7,7 @@ from rnnfast._checks import NonFiniteError
 from rnnfast._core import __version__, build_info, get_num_threads, set_num_threads
 from rnnfast._history import History
 from rnnfast.layers.dense import Dense
+from rnnfast.layers.frnn import FRNN
 from rnnfast.layers.gru import GRU
 from rnnfast.layers.last import Last
 from rnnfast.layers.lstm import LSTM
@@ -17,6 +18,7 @@ from rnnfast.model import Sequential, load
 from rnnfast.optim import SGD, Adam, Optimizer, clip_grad_norm
 
 __all__ = [
+    "FRNN",
     "GRU",
     "LSTM",
     "RNN",

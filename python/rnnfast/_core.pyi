@@ -6,6 +6,22 @@ class Weights:
     def __init__(self, *, cell: str, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None) -> None: ...
     def invalidate(self) -> None: ...
 
+class OptionWeights:
+    def __init__(
+        self,
+        *,
+        cell: str,
+        arrays: dict[str, Any],
+        connections: dict[str, Any],
+        activations: list[tuple[int, float, float]],
+        clip: float | None,
+        coupled: bool,
+        reset_after: bool,
+        zoneout_h: float,
+        zoneout_c: float,
+    ) -> None: ...
+    def invalidate(self) -> None: ...
+
 class Stream:
     def __init__(self, weights: Weights, batch: int) -> None: ...
     def step(self, x_t: Any, out: Any = None) -> Any: ...
@@ -44,6 +60,37 @@ def backward(
     slots: Any = None,
     dcells: Any = None,
 ) -> tuple[Any, Any, Any]: ...
+def option_forward(
+    *,
+    weights: OptionWeights,
+    x: Any,
+    h0: Any,
+    c0: Any,
+    training: bool,
+    slots: Any,
+    recurrent: Any,
+    zoneout_h: Any,
+    zoneout_c: Any,
+) -> tuple[Any, Any, Any]: ...
+def option_backward(
+    *,
+    weights: OptionWeights,
+    x: Any,
+    h: Any,
+    c: Any,
+    gates: Any,
+    dy: Any,
+    dcells: Any,
+    dh_n: Any,
+    dc_n: Any,
+    gradients: dict[str, Any],
+    need_dx: bool,
+    slots: Any,
+    recurrent: Any,
+    zoneout_h: Any,
+    zoneout_c: Any,
+) -> tuple[Any, Any, Any]: ...
+def option_backward_cut(*, weights: OptionWeights, steps: int, batch: int, slots: Any, last: int, wanted: int) -> int: ...
 def backward_cut(*, weights: Weights, steps: int, batch: int, slots: Any, last: int, wanted: int) -> int: ...
 def build_info() -> dict[str, Any]: ...
 def set_isa(name: str) -> None: ...

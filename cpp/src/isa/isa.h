@@ -2,6 +2,7 @@
 // What each instruction set's unit exports.
 #pragma once
 
+#include "rnnfast/options.h"
 #include "rnnfast/recurrent.h"
 
 namespace rnnfast {
@@ -22,6 +23,7 @@ const MachineLoops<Real>& machine_loops() noexcept;
 template <class Real>
 struct IsaKernels {
   CellKernels<Real> cells[kCells];
+  OptionKernels<Real> options;
   void (*sigmoid)(const Real* x, Real* y, Index count);
   void (*tanh)(const Real* x, Real* y, Index count);
   MachineLoops<Real> machine;

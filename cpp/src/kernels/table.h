@@ -9,6 +9,7 @@
 #include "kernels/backward.h"
 #include "kernels/forward.h"
 #include "kernels/machine.h"
+#include "kernels/option_backward.h"
 
 namespace rnnfast::RNNFAST_ISA {
 
@@ -43,6 +44,7 @@ template <class Real>
 constexpr IsaKernels<Real> isa_kernels() {
   return {.cells = {cell_kernels<Rnn<Tanh>, Real>(), cell_kernels<Rnn<Relu>, Real>(), cell_kernels<Lstm, Real>(),
                     cell_kernels<Gru, Real>()},
+          .options = option_kernels<Real>(),
           .sigmoid = map<Real, sigmoid<Real>>,
           .tanh = map<Real, tanh<Real>>,
           .machine = loops_of_this_isa<Real>()};

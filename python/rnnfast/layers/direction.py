@@ -84,10 +84,6 @@ class Trace:
         hidden = self.c.shape[-1] if self.c is not None else self.h.shape[-1]
         return self.gates[..., : count * hidden]
 
-    @property
-    def nbytes(self) -> int:
-        return sum(array.nbytes for array in (self.c, self.gates, *self.cells) if array is not None)
-
 
 class PlainKernels:
     """The kernels of a cell without options."""

@@ -39,6 +39,14 @@ def parse_connections(who: str, name: str, mask: Any, gates: int, shape: tuple[i
     return None if array.all() else array.copy()
 
 
+def share_of_blocks(mask: Array) -> float:
+    """Share of the blocks of 16 rows and 8 columns in which there is a connection."""
+    rows, columns = mask.shape
+    padded = np.zeros((-(-rows // 16) * 16, -(-columns // 8) * 8), bool)
+    padded[:rows, :columns] = mask
+    return float(padded.reshape(padded.shape[0] // 16, 16, -1, 8).any(axis=(1, 3)).mean())
+
+
 def encode(mask: Array) -> dict[str, Any]:
     """A mask as JSON can hold it, eight connections a byte."""
     return {"shape": list(mask.shape), "bits": base64.b64encode(np.packbits(mask)).decode()}

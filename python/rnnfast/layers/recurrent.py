@@ -22,7 +22,8 @@ from rnnfast.layers.tape import Gradients, Tape, from_time_major, to_time_major
 
 State = Any  # array (RNN, GRU) or tuple of two arrays (LSTM)
 
-# The kernels leave out products with blocks of zeros; fewer zeros than this are not worth the search for blocks.
+# Kernels that leave out products with blocks of absent connections cost more for those that are left; more blocks than
+# this share are not worth it.
 _SPARSE = 0.5
 
 
@@ -32,6 +33,7 @@ class RecurrentLayer(Layer):
     _gates: int  # rows of weights per hidden unit
     _has_cell_state = False
     _keeps_gates = True
+    _read_out: Array | None = None  # units whose states are the output; None: all
 
     def __init__(
         self,
@@ -142,7 +144,7 @@ class RecurrentLayer(Layer):
     def _bind(self) -> None:
         """Give the parameters to the kernels, which pack them anew after every change."""
         sparse = {
-            name: mask if mask is not None and mask.mean() < _SPARSE else None
+            name: mask if mask is not None and masks_.share_of_blocks(mask) < _SPARSE else None
             for name, mask in (("w_ih", self.mask_ih), ("w_hh", self.mask_hh))
         }
         self._parts = [
@@ -232,7 +234,7 @@ class RecurrentLayer(Layer):
         """
         who = type(self).__name__
         x, states, lengths, resets, layout = self._inputs(who, x, state, lengths, resets)
-        y, h, c, _ = self._run(x, states, lengths, resets, None)
+        y, h, c = self._run(x, states, lengths, resets, None)
         return from_time_major(y, layout), self._state(h, c, layout)
 
     def forward(
@@ -270,11 +272,13 @@ class RecurrentLayer(Layer):
         """
         who = f"{type(self).__name__}.forward"
         spacing = _spacing(who, checkpoint)
+        given = x
         x, states, lengths, resets, layout = self._inputs(who, x, state, lengths, resets)
         tape = Tape(self, layout, {})
         entropy = [self._entropy, next(self._calls)] if self._entropy is not None else None
-        y, h, c, _ = self._run(x, states, lengths, resets, tape, entropy, spacing)
+        y, h, c = self._run(x, states, lengths, resets, tape, entropy, spacing)
         y.flags.writeable = False
+        tape._outside = [array for array in (given, y) if isinstance(array, np.ndarray)]
         return from_time_major(y, layout), self._state(h, c, layout), tape
 
     def backward(
@@ -342,7 +346,7 @@ class RecurrentLayer(Layer):
 
     def _run_in_model(self, x: Array, run: Run, tape: Tape | None) -> Array:
         states = None if run.carry is None else run.carry.get(run.path)
-        y, h, c, _ = self._run(x, states, run.lengths, None, tape, [*run.seed, *run.path])
+        y, h, c = self._run(x, states, run.lengths, None, tape, [*run.seed, *run.path])
         if run.carry is not None:
             run.carry[run.path] = (h, c)
         return y
@@ -363,7 +367,7 @@ class RecurrentLayer(Layer):
         tape: Tape | None,
         entropy: Sequence[int] | None = None,
         spacing: int | None = None,
-    ) -> tuple[Array, Array, Array | None, Tape | None]:
+    ) -> tuple[Array, Array, Array | None]:
         """Time-major y, and last states (D*L, N, ...); what backward needs goes into ``tape``."""
         steps, batch = x.shape[:2]
         both = ways(steps, batch, lengths, resets, self._directions)
@@ -387,15 +391,16 @@ class RecurrentLayer(Layer):
                 h0, c0 = self._initial(place, batch, states)
                 masks = NO_MASKS if tape is None else self._masks_of(tape, part.suffix, way)
                 arguments = (way, way.gather(x), way.initial(h0), None if c0 is None else way.initial(c0))
-                if spacing is None:
+                segmented = spacing is not None and way.steps * way.sequences > 0
+                if segmented:
+                    trace, last_c = part.forward_in_segments(*arguments, masks, spacing or 1)
+                else:
                     trace = part.forward(*arguments, tape is not None, masks)
                     last_c = trace.c
-                else:
-                    trace, last_c = part.forward_in_segments(*arguments, masks, spacing)
                 h_n[place] = way.final(trace.h)
                 if c_n is not None:
                     assert last_c is not None
-                    in_slots = tape is not None and spacing is None
+                    in_slots = tape is not None and not segmented
                     c_n[place] = way.final(last_c) if in_slots else way.final_of_rows(last_c)
                 if tape is not None:
                     tape._traces.append(trace)
@@ -411,7 +416,9 @@ class RecurrentLayer(Layer):
             dropout = None if tape is None else tape.masks.get(f"dropout_l{level}")
             if dropout is not None:
                 x = x * dropout
-        return x, h_n, c_n, tape
+        if self._read_out is not None:
+            x = x[..., self._read_out]
+        return x, h_n, c_n
 
     def _initial(
         self, place: int, batch: int, states: tuple[Array, Array | None] | None
@@ -485,7 +492,12 @@ class RecurrentLayer(Layer):
         steps, batch = tape._shape
         count, width = len(self._parts), self._output_size
         if dy is not None:
-            dy = self._per_step(who, "dy", dy, tape, (self._directions * width,), "y")
+            read = self._directions * width if self._read_out is None else len(self._read_out)
+            dy = self._per_step(who, "dy", dy, tape, (read,), "y")
+            if self._read_out is not None:
+                of_all = np.zeros((steps, batch, width), self.dtype)
+                of_all[..., self._read_out] = dy
+                dy = of_all
         dcells = None
         if dcell_states is not None:
             if not self._has_cell_state:

@@ -205,7 +205,10 @@ def check_lengths(who: str, lengths: Any, steps: int, batch: int) -> Array | Non
     """``lengths`` as an array of int, None if all are ``steps``; TypeError or ValueError naming ``who``."""
     if is_torch_tensor(lengths):
         lengths = lengths.detach().cpu().numpy()
-    array = np.asarray(lengths)
+    try:
+        array = np.asarray(lengths)
+    except ValueError as error:
+        raise TypeError(f"{who}: lengths is no array: {error}") from None
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{who}: lengths has dtype {array.dtype}; expected whole numbers")
     if array.shape != (batch,):
@@ -220,7 +223,10 @@ def check_resets(who: str, resets: Any, shape: tuple[int, ...]) -> Array:
     """``resets`` as an array of bool; TypeError or ValueError naming ``who``."""
     if is_torch_tensor(resets):
         resets = resets.detach().cpu().numpy()
-    array = np.asarray(resets)
+    try:
+        array = np.asarray(resets)
+    except ValueError as error:
+        raise TypeError(f"{who}: resets is no array: {error}") from None
     if array.dtype != np.bool_:
         raise TypeError(f"{who}: resets has dtype {array.dtype}; expected bool")
     if array.shape != shape:

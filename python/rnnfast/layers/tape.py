@@ -47,12 +47,18 @@ class Tape:
         self._inputs: list[Array] = []  # of every layer, (T, N, ...)
         self._learned = False  # whether the initial states were parameters
         self._gates_kept = 0
+        self._outside: list[Array] = []  # the layer's input and output
         self.masks = dict(masks)
 
     @property
     def nbytes(self) -> int:
-        between = sum(array.nbytes for array in self._inputs[1:])
-        return between + sum(trace.nbytes for trace in self._traces)
+        kept = [*self._inputs, *self.masks.values()]
+        for trace in self._traces:
+            kept += [trace.x, trace.h, trace.c, trace.gates, *trace.cells, *trace.masks]
+        owners = {id(owner): owner.nbytes for owner in map(_owner, (array for array in kept if array is not None))}
+        for array in self._outside:
+            owners.pop(id(_owner(array)), None)
+        return sum(owners.values())
 
     @property
     def hidden_states(self) -> Array:
@@ -109,6 +115,13 @@ class Gradients:
     state: Any
     params: Mapping[str, Array]
     flat: Array
+
+
+def _owner(array: Array) -> Array:
+    """The array whose memory ``array`` shows."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
 def to_time_major(array: Array, layout: str) -> Array:
