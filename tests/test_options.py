@@ -141,6 +141,28 @@ def test_alpha_and_beta_default_to_onnx_s(name, dtype):
     check(Spec("rnn", I, H, activations=(name,)), T, N, dtype)
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        ("LeakyRelu", 1.5),
+        ("LeakyRelu", 0.0),
+        ("Elu", 2.0),
+        ("ScaledTanh", -0.7, 0.9),
+        ("ScaledTanh", 0.7, -0.9),
+        ("HardSigmoid", -0.3, 0.4),
+        ("HardSigmoid", 0.3, 1.4),
+        ("ThresholdedRelu", 0.0),
+        ("Affine", 0.0, 0.3),
+        ("Affine", -0.5, 0.1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_unusual_alpha_and_beta_are_the_reference(named, clip, dtype):
+    """Falling, flat and steep functions, whose derivative is taken from their value."""
+    check(Spec("rnn", I, H, activations=(named,), clip=clip), T, N, dtype)
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_any_activation_goes_where_any_goes(name, dtype):
     """Each of the eleven in every place of an LSTM and a GRU, none of which may be saved by its output alone."""
@@ -482,6 +504,11 @@ BAD = [
     ("rnn", {"activations": (("LeakyRelu", "0.1"),)}, "activations"),
     ("rnn", {"activations": (("LeakyRelu", float("nan")),)}, "activations"),
     ("rnn", {"activations": ((),)}, "activations"),
+    ("rnn", {"activations": (("LeakyRelu", -0.1),)}, "activations"),
+    ("rnn", {"activations": (("Elu", -0.1),)}, "activations"),
+    ("rnn", {"activations": (("ThresholdedRelu", -0.1),)}, "activations"),
+    ("rnn", {"activations": (("ScaledTanh", 0.0, 1.0),)}, "activations"),
+    ("lstm", {"zoneout": 0.3, "proj_size": 2}, "zoneout"),
     ("rnn", {"activations": 3}, "activations"),
     ("rnn", {"activations": (None,)}, "activations"),
     ("rnn", {"mask_hh": np.ones((H, H + 1), bool)}, "mask_hh"),
