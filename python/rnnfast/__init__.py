@@ -2,11 +2,16 @@
 
 import os as _os
 
-from rnnfast import _core, losses
+from rnnfast import _core, losses, schedules
 from rnnfast._checks import NonFiniteError
 from rnnfast._core import __version__, build_info, get_num_threads, set_num_threads
 from rnnfast._history import History
+from rnnfast.callbacks import Callback, Checkpoint, EarlyStopping
+from rnnfast.diagnostics import GradientFlow, GradientFlowWarning, GradientWatch, LayerFlow, gradient_flow
+from rnnfast.initialisers import initialise
 from rnnfast.layers.dense import Dense
+from rnnfast.layers.dropout import Dropout
+from rnnfast.layers.embedding import Embedding
 from rnnfast.layers.frnn import FRNN
 from rnnfast.layers.gru import GRU
 from rnnfast.layers.last import Last
@@ -15,7 +20,7 @@ from rnnfast.layers.rnn import RNN
 from rnnfast.layers.stream import Stream
 from rnnfast.layers.tape import Gradients, Tape
 from rnnfast.model import Sequential, load
-from rnnfast.optim import SGD, Adam, Optimizer, clip_grad_norm
+from rnnfast.optim import SGD, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 
 __all__ = [
     "FRNN",
@@ -24,21 +29,36 @@ __all__ = [
     "RNN",
     "SGD",
     "Adam",
+    "AdamW",
+    "Callback",
+    "Checkpoint",
     "Dense",
+    "Dropout",
+    "EarlyStopping",
+    "Embedding",
+    "GradientFlow",
+    "GradientFlowWarning",
+    "GradientWatch",
     "Gradients",
     "History",
     "Last",
+    "LayerFlow",
     "NonFiniteError",
     "Optimizer",
+    "RMSprop",
     "Sequential",
     "Stream",
     "Tape",
     "__version__",
     "build_info",
     "clip_grad_norm",
+    "clip_grad_value",
     "get_num_threads",
+    "gradient_flow",
+    "initialise",
     "load",
     "losses",
+    "schedules",
     "set_num_threads",
 ]
 

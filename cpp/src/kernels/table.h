@@ -9,6 +9,7 @@
 #include "kernels/backward.h"
 #include "kernels/forward.h"
 #include "kernels/machine.h"
+#include "kernels/optim.h"
 #include "kernels/option_backward.h"
 
 namespace rnnfast::RNNFAST_ISA {
@@ -47,6 +48,7 @@ constexpr IsaKernels<Real> isa_kernels() {
           .options = option_kernels<Real>(),
           .sigmoid = map<Real, sigmoid<Real>>,
           .tanh = map<Real, tanh<Real>>,
+          .training = training_kernels<Real>(),
           .machine = loops_of_this_isa<Real>()};
 }
 
