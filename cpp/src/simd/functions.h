@@ -15,7 +15,7 @@ namespace rnnfast::RNNFAST_ISA {
 template <class Real>
 RNNFAST_INLINE Exponential<Real> exponential_below_one(Vec<Real> y) {
   const Vec<Real> limit = splat(Real(sizeof(Real) == 4 ? -87 : -708));
-  return exponential<Real>(select<Real>(y < limit, limit, y));
+  return exponential<0, Real>(select<Real>(y < limit, limit, y));
 }
 
 /// exp(y) - 1 for y <= 0.

@@ -99,18 +99,17 @@ RNNFAST_INLINE Vec<Real> exp_terms(Vec<Real> r, Real first) {
   return q;
 }
 
-/// exp(y) = 2^n (1 + p), 2^n as `scale`.
+/// exp(y) = 2^n (1 + p), with 2^(n + Shift) as `scale`, which must be a normal number.
 template <class Real>
 struct Exponential {
   Vec<Real> scale;
   Vec<Real> p;
 };
 
-/// Requires 2^n normal.
-template <class Real>
+template <int Shift, class Real>
 RNNFAST_INLINE Exponential<Real> exponential(Vec<Real> y) {
   using C = ExpConstants<Real>;
-  const Power<Real> e = power<0, Real>(y, C::kLog2E);
+  const Power<Real> e = power<Shift, Real>(y, C::kLog2E);
   Vec<Real> r = fma(e.n, splat(-C::kLn2Hi), y);
   r = fma(e.n, splat(-C::kLn2Lo), r);
   return {e.scale, fma(r * r, exp_terms<1, Real>(r, 1), r)};
