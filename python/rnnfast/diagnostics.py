@@ -13,6 +13,7 @@ import numpy as np
 from rnnfast import losses
 from rnnfast._arrays import Array
 from rnnfast._checks import integer
+from rnnfast._datasets import Datasets
 from rnnfast._strands import Chain, Strand
 from rnnfast.layers.base import Layer
 from rnnfast.layers.recurrent import RecurrentLayer
@@ -194,9 +195,10 @@ def gradient_flow(model: Layer, x: Any, y: Any, loss: str | Loss = "mse") -> Gra
     if model.batch_first is None:
         raise ValueError(f"{who}: the model has no recurrent layer; expected one through which gradients flow")
     loss = losses.get(loss, who)
-    inputs, targets = model._samples(x, y, loss, who)
-    everything = np.arange(inputs.count)
-    first, target = inputs.take(everything), targets.take(everything)
+    data = Datasets(model, loss, who).arrays(x, y, batch_size=2**62)
+    first, target, lengths, _ = next(data.epoch(0))
+    if lengths is not None:
+        raise ValueError(f"{who}: x is a list of sequences; expected one array, sequences of the same length")
     if len(first) < 2:
         raise ValueError(f"{who}: x has {len(first)} step; expected at least two, between which a gradient flows")
 
@@ -206,7 +208,7 @@ def gradient_flow(model: Layer, x: Any, y: Any, loss: str | Loss = "mse") -> Gra
         whole = chain.backward(dy)
         # By whether a strand runs backwards: where it ends is the beginning of the sequence.
         ends = {False: whole, True: whole}
-        if model._layout.gives_sequence:
+        if model.gives_sequence:
             for reverse, last in ((False, -1), (True, 0)):
                 if any(strand.reverse is reverse for strand in chain.strands):
                     dy_end = np.zeros_like(dy)
@@ -263,7 +265,7 @@ class GradientWatch:
         self._warned = True
         ill = [layer for layer in flow.layers if layer.verdict == flow.verdict]
         named = "; ".join(f"{layer.name}: {layer.reason}" for layer in ill)
-        try_this = _advice(flow.verdict, {layer.name.split()[1] for layer in ill}, training._clip_norm, len(ill[0].dh))
+        try_this = _advice(flow.verdict, {layer.name.split()[1] for layer in ill}, training.clip_norm, len(ill[0].dh))
         warnings.warn(
             f"gradients are {flow.verdict} after epoch {training.epoch}. {named}. Try {try_this}.",
             GradientFlowWarning,
