@@ -324,7 +324,8 @@ def backward_together(
 ) -> list[Backpropagated]:
     """The same on the way back. Of layers the last call comes first, and hands its dL/dx to the one before as dL/dy."""
     chained = len(calls) > 1 and calls[0].trace.way is calls[1].trace.way
-    if len(calls) > 1 and all(isinstance(part.kernels, PlainKernels) for part in parts):
+    segmented = any(call.trace.cuts for call in calls)
+    if len(calls) > 1 and not segmented and all(isinstance(part.kernels, PlainKernels) for part in parts):
         named = [
             {"weights": part.kernels.weights, **part.backward_arguments(call, grads)}
             for part, call in zip(parts, calls, strict=True)
