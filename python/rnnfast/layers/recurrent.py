@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast._arrays import Array, as_float_array
+from rnnfast import _core
+from rnnfast._arrays import Array, as_float_array, is_exactly
 from rnnfast._checks import integer, number
 from rnnfast.layers import masks as masks_
 from rnnfast.layers.base import PLAIN, Layer, Run
@@ -164,6 +165,8 @@ class RecurrentLayer(Layer):
             if mask is not None
         }
         weights = [part.kernels.weights for part in self._parts]
+        simple = len(weights) == 1 and self._read_out is None and not self.batch_first
+        self._direct = weights[0] if simple and isinstance(weights[0], _core.Weights) else None
 
         def invalidate() -> None:
             for one in weights:
@@ -185,7 +188,8 @@ class RecurrentLayer(Layer):
     # Copies and pickles share nothing with the layer: their kernels see their own parameters.
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_parts", "_calls", "_absent")}
+        made_anew = ("_parts", "_direct", "_calls", "_absent")
+        return {name: value for name, value in self.__dict__.items() if name not in made_anew}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -247,10 +251,41 @@ class RecurrentLayer(Layer):
         ValueError
             If a shape does not fit, or a length is below 0 or above T.
         """
+        if self._direct is not None and lengths is None and resets is None:
+            result = self._call_directly(self._direct, x, state)
+            if result is not None:
+                return result
         who = type(self).__name__
         x, states, lengths, resets, layout = self._inputs(who, x, state, lengths, resets)
         y, h, c = self._run(x, states, lengths, resets, None)
         return from_time_major(y, layout), self._state(h, c, layout)
+
+    def _call_directly(self, weights: _core.Weights, x: Any, state: State) -> tuple[Array, State] | None:
+        """The result of a call whose arrays are as the kernels take them; None: take the long way, which judges them.
+
+        Small calls are mostly Python otherwise.
+        """
+        if not (is_exactly(x, self.dtype, 3) and x.shape[2] == self.input_size):
+            return None
+        shape = (1, x.shape[1], self.hidden_size)
+        if state is None and not self.learn_initial_state:
+            zeros = np.zeros(shape, self.dtype)
+            state = (zeros, zeros) if self._has_cell_state else zeros
+        if not self._has_cell_state:
+            if not (is_exactly(state, self.dtype, 3) and state.shape == shape):
+                return None
+            h, _, _ = _core.forward(weights=weights, x=x, h0=state[0], c0=None, training=False)
+            return h[1:], h[-1:].copy()
+        if type(state) is not tuple or len(state) != 2:
+            return None
+        h0, c0 = state
+        if not (is_exactly(h0, self.dtype, 3) and h0.shape == shape):
+            return None
+        if not (is_exactly(c0, self.dtype, 3) and c0.shape == shape):
+            return None
+        h, c, _ = _core.forward(weights=weights, x=x, h0=h0[0], c0=c0[0], training=False)
+        assert c is not None
+        return h[1:], (h[-1:].copy(), c[None])
 
     def forward(
         self,
