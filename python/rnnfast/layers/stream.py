@@ -103,9 +103,11 @@ class _ReadOut:
 
     def step(self, h_t: Array, out: Any = None) -> Array:
         y_t: Array = h_t[:, self._units]
-        if out is not None:
-            out[...] = y_t
-        return y_t if out is None else out
+        if out is None:
+            return y_t
+        out[...] = y_t
+        given: Array = out
+        return given
 
 
 class _OptionStream:
@@ -127,10 +129,9 @@ class _OptionStream:
         _check_out(out, x_t, self._shape, self._dtype)
         h, c, _ = self._kernels.forward(x_t[None], self._h, self._c, None, False, NO_MASKS)
         self._h, self._c = h[1], c
-        if out is None:
-            return self._h.copy()
-        out[...] = self._h
-        return out
+        y_t: Array = self._h.copy() if out is None else out
+        y_t[...] = self._h
+        return y_t
 
     @property
     def state(self) -> tuple[Array, ...]:
