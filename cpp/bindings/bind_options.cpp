@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <pybind11/stl.h>
+
 #include <array>
 #include <cmath>
 #include <limits>
@@ -188,13 +190,12 @@ class OptionWeights {
     const Isa isa = active_isa();
     const auto at = [this](Parameter p) { return static_cast<const Real*>(pointers_[p]); };
     to = {at(w_ih),    at(w_hh),   at(b_ih),        at(b_hh), at(w_hr), at(peephole), at(norm_ih),
-          at(norm_hh), at(norm_c), at(norm_c_bias), {},       {}};
+          at(norm_hh), at(norm_c), at(norm_c_bias), {},       {},       {}};
     const Index lanes = option_kernels<Real>().lanes;
-    to.ih = connections(mask_ih_, cell_.M(), cell_.dims.I, lanes, sparse_ih_);
-    // The rows of n are a matrix of their own with the reset gate before the product.
-    if (cell_.kind != CellKind::gru || cell_.reset_after) {
-      to.hh = connections(mask_hh_, cell_.M(), cell_.K(), lanes, sparse_hh_);
-    }
+    const Index own = cell_.splits_n() ? cell_.dims.H : 0;  // rows of n
+    to.ih = connections(mask_ih_, 0, cell_.M(), cell_.dims.I, lanes, sparse_ih_);
+    to.hh = connections(mask_hh_, 0, cell_.M() - own, cell_.K(), lanes, sparse_hh_);
+    if (own > 0) to.hn = connections(mask_hh_, cell_.M() - own, own, cell_.K(), lanes, sparse_hn_);
     if (pack.buffer == nullptr || pack.version != version || pack.isa != isa) {
       const std::size_t bytes = static_cast<std::size_t>(size(cell_, to)) * sizeof(Real);
       if (pack.buffer == nullptr || pack.buffer->bytes() != bytes) pack.buffer = std::make_shared<Buffer>(bytes);
@@ -206,11 +207,13 @@ class OptionWeights {
   }
 
   /// Kept for every width of registers, since a call may still use an earlier one.
-  static Connections connections(const std::vector<unsigned char>& mask, Index rows, Index columns, Index lanes,
-                                 std::map<Index, std::unique_ptr<Sparsity>>& known) {
+  static Connections connections(const std::vector<unsigned char>& mask, Index first, Index rows, Index columns,
+                                 Index lanes, std::map<Index, std::unique_ptr<Sparsity>>& known) {
     if (mask.empty()) return {};
     std::unique_ptr<Sparsity>& sparsity = known[lanes];
-    if (sparsity == nullptr) sparsity = std::make_unique<Sparsity>(mask.data(), rows, columns, lanes);
+    if (sparsity == nullptr) {
+      sparsity = std::make_unique<Sparsity>(mask.data() + first * columns, rows, columns, lanes);
+    }
     return sparsity->connections();
   }
 
@@ -223,7 +226,7 @@ class OptionWeights {
   std::mutex mutex_;
   std::atomic<unsigned> version_ = 1;
   Pack forward_, backward_;
-  std::map<Index, std::unique_ptr<Sparsity>> sparse_ih_, sparse_hh_;
+  std::map<Index, std::unique_ptr<Sparsity>> sparse_ih_, sparse_hh_, sparse_hn_;
 };
 
 struct MaskInputs {

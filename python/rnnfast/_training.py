@@ -108,6 +108,11 @@ class Training:
         self._sum_count = 0.0
         self._sum_batches = 0
 
+    @property
+    def clip_norm(self) -> float | None:
+        """Largest norm of the gradient; None for no bound."""
+        return self._options.clip_norm
+
     def stop(self) -> None:
         """End the training after this epoch."""
         self._stopped = True

@@ -57,6 +57,8 @@ struct OptionCell {
   Index M() const { return gates() * dims.H; }
   Index K() const { return P > 0 ? P : dims.H; }
   bool has_cell_state() const { return kind == CellKind::lstm; }
+  /// Whether the recurrent products of n do not go where those of r and z go.
+  bool splits_n() const { return kind == CellKind::gru && !layer_norm; }
 };
 
 /// Which products of a matrix are made: for each block of outputs (a register's lanes), ranges of inputs.
@@ -87,6 +89,7 @@ struct OptionParameters {
   const Real* norm_c;       // in  (H)      lstm only
   const Real* norm_c_bias;  // in  (H)
   Connections ih, hh;
+  Connections hn;  // of the rows of n, where they are a matrix of their own (gru without normalisation); hh: the others
 };
 
 /// Random masks, and what stands for them. Null: none.

@@ -74,7 +74,7 @@ class OptionBackward {
       Carver<Real> carver{work};
       const auto take = [&](bool wanted, Index columns) { return wanted ? carver.take(rows * columns) : nullptr; };
       da = carver.take(rows * cell.M());
-      da_hh = keeps_products_apart(cell) ? carver.take(rows * cell.M()) : da;
+      da_hh = keeps_biases_apart(cell) ? carver.take(rows * cell.M()) : da;
       dx_product = cell.layer_norm ? carver.take(rows * cell.M()) : da;
       dh_product = cell.layer_norm ? carver.take(rows * cell.M()) : da_hh;
       operand = carver.take(rows * cell.K());
@@ -163,28 +163,20 @@ class OptionBackward {
     }
     for (Index n = 0; n < count; ++n) differentiate(t, rows.first + n, row0 + n, local + n, dv[n], dh[n]);
 
+    const RowsIn<Real> through{at(chunk.dh_product, local, M), M};
+    const bool aside = args.masks.recurrent != nullptr || resets_before(cell);
+    const RowsOut<Real> du = aside ? RowsOut<Real>{scratch.du, K} : dh;
+    if (aside) clear(scratch.du, count * K);
+    if (cell.splits_n()) add_products(pack.w_hn, count, RowsIn<Real>{through.data + 2 * H, M}, du);
     if (resets_before(cell)) {
-      const RowsOut<Real> du{scratch.du, K};
-      for (Index n = 0; n < count; ++n) clear(du[n], K);
-      add_products(pack.w_hn, count, RowsIn<Real>{at(chunk.da, local, M) + 2 * H, M}, du);
       for (Index n = 0; n < count; ++n) {
         const Real* gates = args.kept + (row0 + n) * kept.size;
         gru.reset(gates, at(chunk.operand, local + n, K), at(chunk.reset, local + n, H));
         gru.finish_before(gates, at(chunk.operand, local + n, K), du[n], at(chunk.da, local + n, M));
       }
-      add_products(pack.w_hh, count, RowsIn<Real>{at(chunk.da, local, M), M}, du);
-      add_masked(rows, dh, du);
-      return;
     }
-    const RowsIn<Real> through{at(chunk.dh_product, local, M), M};
-    if (args.masks.recurrent == nullptr) {
-      add_products(pack.w_hh, count, through, dh);
-      return;
-    }
-    const RowsOut<Real> du{scratch.du, K};
-    for (Index n = 0; n < count; ++n) clear(du[n], K);
     add_products(pack.w_hh, count, through, du);
-    add_masked(rows, dh, du);
+    if (aside) add_masked(rows, dh, du);
   }
 
   void add_masked(Range rows, RowsOut<Real> dh, RowsOut<Real> du) const {
@@ -221,7 +213,7 @@ class OptionBackward {
       const Real* h_prev = args.h + (d.slot(t) + sequence) * H;
       Real* da_hh = at(chunk.da_hh, local, M);
       gru.derivative(values, kept.q == 0 ? nullptr : values + kept.q, h_prev, dh, da, da_hh + 2 * H, keep_h);
-      if (keeps_products_apart(cell)) copy_row(da_hh, da, 2 * H);
+      if (keeps_biases_apart(cell)) copy_row(da_hh, da, 2 * H);
     }
     if (cell.layer_norm) {
       const Real* normalized = values + kept.normalized;
@@ -257,9 +249,11 @@ class OptionBackward {
       add_outer_products(to, left, right, rows, a, row_of(b, right), ranges, part, scratch.sums);
     };
     outer(args.dw_ih, M, d.I, {chunk.dx_product, M}, args.x + base * d.I, parameters.ih.gradient, own);
-    if (resets_before(cell)) {
-      outer(args.dw_hh, 2 * H, K, {chunk.da, M}, chunk.operand, nullptr, share(2 * H, member, threads));
-      outer(args.dw_hh + 2 * H * K, H, K, {chunk.da + 2 * H, M}, chunk.reset, nullptr, share(H, member, threads));
+    if (cell.splits_n()) {
+      const Range units = share(H, member, threads);
+      const Real* operand = resets_before(cell) ? chunk.reset : chunk.operand;
+      outer(args.dw_hh, 2 * H, K, {chunk.da, M}, chunk.operand, parameters.hh.gradient, share(2 * H, member, threads));
+      outer(args.dw_hh + 2 * H * K, H, K, {chunk.da_hh + 2 * H, M}, operand, parameters.hn.gradient, units);
     } else {
       outer(args.dw_hh, M, K, {chunk.dh_product, M}, chunk.operand, parameters.hh.gradient, own);
     }

@@ -45,7 +45,7 @@ class OptionForward {
   struct Scratch {
     Real* kept;       // (N, S)  inference
     Real* operand;    // (N, K)  masked hidden states
-    Real* recurrent;  // (N, M)  products with h that stay apart
+    Real* recurrent;  // (N, M)  gru: products with h for n, or with normalisation for all gates
     Real* output;     // (N, H)  before the projection; with the reset gate before, r u
     Real* candidate;  // (H)
     Index size;
@@ -166,33 +166,30 @@ class OptionForward {
     const Index H = d.H;
     const Index M = cell.M();
     for (Index n = 0; n < count; ++n) copy_row(row[n], pack.bias_ih, M);
-    if (resets_before(cell)) {
-      add_products(pack.w_ih, count, x, row);
-      add_products(pack.w_hh, count, u, row);
-      const RowsOut<Real> s{scratch.output, H};
-      for (Index n = 0; n < count; ++n) {
-        gru.gate(row[n]);
-        gru.reset(row[n], u[n], s[n]);
-      }
-      add_products(pack.w_hn, count, RowsIn<Real>{s.data, H}, RowsOut<Real>{row.data + 2 * H, row.stride});
-      return;
-    }
-    const RowsOut<Real> of_h{scratch.recurrent, M};
-    for (Index n = 0; n < count; ++n) copy_row(of_h[n], pack.bias_hh, M);
     if (cell.layer_norm) {
+      const RowsOut<Real> of_h{scratch.recurrent, M};
       normalized_products(count, x, u, row);
       for (Index n = 0; n < count; ++n) {
+        copy_row(of_h[n], pack.bias_hh, M);
         add_row(row[n], row[n] + kept.normalized, parameters.norm_ih, M);
         add_row(of_h[n], row[n] + kept.normalized + M, parameters.norm_hh, M);
+        add_row(row[n], of_h[n], static_cast<const Real*>(nullptr), 2 * H);
+        gru.gate(row[n]);
+        copy_row(row[n] + kept.q, of_h[n] + 2 * H, H);
       }
-    } else {
-      add_products(pack.w_ih, count, x, row);
-      add_products(pack.w_hh, count, u, of_h);
+      return;
     }
-    for (Index n = 0; n < count; ++n) {
-      add_row(row[n], of_h[n], static_cast<const Real*>(nullptr), 2 * H);
-      gru.gate(row[n]);
-      copy_row(row[n] + kept.q, of_h[n] + 2 * H, H);
+    add_products(pack.w_ih, count, x, row);
+    add_products(pack.w_hh, count, u, row);
+    for (Index n = 0; n < count; ++n) gru.gate(row[n]);
+    if (resets_before(cell)) {
+      const RowsOut<Real> s{scratch.output, H};
+      for (Index n = 0; n < count; ++n) gru.reset(row[n], u[n], s[n]);
+      add_products(pack.w_hn, count, RowsIn<Real>{s.data, H}, RowsOut<Real>{row.data + 2 * H, row.stride});
+    } else {
+      const RowsOut<Real> q{row.data + kept.q, row.stride};
+      for (Index n = 0; n < count; ++n) copy_row(q[n], pack.bias_hh + 2 * H, H);
+      add_products(pack.w_hn, count, u, q);
     }
   }
 };

@@ -27,15 +27,16 @@ struct KeptRow {
 };
 
 inline bool resets_before(const OptionCell& cell) { return cell.kind == CellKind::gru && !cell.reset_after; }
-/// Whether products with x and with h meet in the cell and not before.
-inline bool keeps_products_apart(const OptionCell& cell) { return cell.kind == CellKind::gru && cell.reset_after; }
+/// Whether b_hh is not added where b_ih is: for all gates (gru with normalisation), or for n.
+inline bool keeps_biases_apart(const OptionCell& cell) { return cell.kind == CellKind::gru && cell.reset_after; }
 
-/// The parameters of a layer, as views of one packed buffer. With the reset gate before the product, the rows of n are
-/// a matrix of their own.
+/// The parameters of a layer, as views of one packed buffer.
 template <class Real>
 struct OptionPack {
-  Matrix<Real> w_ih, w_hh, w_hn, w_hr;
-  const Real* bias_ih;  // (M)  with that of w_hh in it where products do not stay apart. Forward only
+  Matrix<Real> w_ih, w_hh;
+  Matrix<Real> w_hn;  // the rows of n, if they are a matrix of their own
+  Matrix<Real> w_hr;
+  const Real* bias_ih;  // (M)  with that of w_hh in it where both are added to the same. Forward only
   const Real* bias_hh;  // (M)
   Index size;
 
@@ -52,13 +53,9 @@ struct OptionPack {
     };
     const Index H = cell.dims.H;
     w_ih = next(cell.M(), cell.dims.I, backwards ? parameters.ih.backward : parameters.ih.forward);
-    if (resets_before(cell)) {
-      w_hh = next(2 * H, cell.K(), nullptr);
-      w_hn = next(H, cell.K(), nullptr);
-    } else {
-      w_hh = next(cell.M(), cell.K(), backwards ? parameters.hh.backward : parameters.hh.forward);
-      w_hn = {};
-    }
+    const Index own = cell.splits_n() ? H : 0;  // rows of n
+    w_hh = next(cell.M() - own, cell.K(), backwards ? parameters.hh.backward : parameters.hh.forward);
+    w_hn = own > 0 ? next(own, cell.K(), backwards ? parameters.hn.backward : parameters.hn.forward) : Matrix<Real>{};
     w_hr = cell.P > 0 ? next(cell.P, H, nullptr) : Matrix<Real>{};
     bias_ih = place();
     size += cell.M();
@@ -77,15 +74,12 @@ struct OptionPack {
     const Index H = cell.dims.H;
     const Index M = cell.M();
     to = pack_rows(to, parameters.w_ih, M, cell.dims.I, parameters.ih.forward);
-    if (resets_before(cell)) {
-      to = pack_rows(to, parameters.w_hh, 2 * H, cell.K(), static_cast<const Ranges*>(nullptr));
-      to = pack_rows(to, parameters.w_hh + 2 * H * cell.K(), H, cell.K(), static_cast<const Ranges*>(nullptr));
-    } else {
-      to = pack_rows(to, parameters.w_hh, M, cell.K(), parameters.hh.forward);
-    }
+    const Index own = cell.splits_n() ? H : 0;
+    to = pack_rows(to, parameters.w_hh, M - own, cell.K(), parameters.hh.forward);
+    if (own > 0) to = pack_rows(to, parameters.w_hh + (M - own) * cell.K(), own, cell.K(), parameters.hn.forward);
     if (cell.P > 0) to = pack_rows(to, parameters.w_hr, cell.P, H, static_cast<const Ranges*>(nullptr));
-    const bool apart = keeps_products_apart(cell);
     for (Index m = 0; m < M; ++m) {
+      const bool apart = keeps_biases_apart(cell) && (cell.layer_norm || m >= 2 * H);
       const Real of_x = parameters.b_ih == nullptr ? Real(0) : parameters.b_ih[m];
       const Real of_h = parameters.b_hh == nullptr ? Real(0) : parameters.b_hh[m];
       to[m] = apart ? of_x : of_x + of_h;
@@ -96,12 +90,9 @@ struct OptionPack {
   static void pack_backward(const OptionCell& cell, const OptionParameters<Real>& parameters, Real* to) {
     const Index H = cell.dims.H;
     to = pack_columns(to, parameters.w_ih, cell.M(), cell.dims.I, parameters.ih.backward);
-    if (resets_before(cell)) {
-      to = pack_columns(to, parameters.w_hh, 2 * H, cell.K(), static_cast<const Ranges*>(nullptr));
-      to = pack_columns(to, parameters.w_hh + 2 * H * cell.K(), H, cell.K(), static_cast<const Ranges*>(nullptr));
-    } else {
-      to = pack_columns(to, parameters.w_hh, cell.M(), cell.K(), parameters.hh.backward);
-    }
+    const Index rest = cell.M() - (cell.splits_n() ? H : 0);
+    to = pack_columns(to, parameters.w_hh, rest, cell.K(), parameters.hh.backward);
+    if (rest < cell.M()) to = pack_columns(to, parameters.w_hh + rest * cell.K(), H, cell.K(), parameters.hn.backward);
     if (cell.P > 0) pack_columns(to, parameters.w_hr, cell.P, H, static_cast<const Ranges*>(nullptr));
   }
 };

@@ -23,6 +23,7 @@ _LAYERS = {
     "RNN": "rnnfast.layers.rnn",
     "LSTM": "rnnfast.layers.lstm",
     "GRU": "rnnfast.layers.gru",
+    "FRNN": "rnnfast.layers.frnn",
 }
 
 

@@ -170,10 +170,10 @@ class Direction:
         self.suffix = suffix
         plain = options.is_plain and all(mask is None for mask in connections.values())
         names = PLAIN_NAMES if plain else PLAIN_NAMES | OPTION_NAMES
-        arrays = {ours: parameters[f"{name}_{suffix}"] for name, ours in names.items() if f"{name}_{suffix}" in parameters}
-        self.kernels = (
-            PlainKernels(cell, arrays) if plain else OptionKernels(cell, arrays, options, connections)
-        )
+        arrays = {
+            ours: parameters[f"{name}_{suffix}"] for name, ours in names.items() if f"{name}_{suffix}" in parameters
+        }
+        self.kernels = PlainKernels(cell, arrays) if plain else OptionKernels(cell, arrays, options, connections)
 
     def forward(self, way: Way, x: Array, h0: Array, c0: Array | None, training: bool, masks: Masks) -> Trace:
         """Run all steps. In training everything is kept; otherwise ``c`` of the result is the last one, by row."""
@@ -241,7 +241,13 @@ class Direction:
         dx = np.empty_like(trace.x) if need_dx else None
         dh = np.zeros((way.sequences, trace.h.shape[-1]), trace.h.dtype) if dh is None else dh.copy()
         first_c = trace.cells[0]
-        dc = None if first_c is None else np.zeros((way.sequences, first_c.shape[-1]), dh.dtype) if dc is None else dc.copy()
+        dc = (
+            None
+            if first_c is None
+            else np.zeros((way.sequences, first_c.shape[-1]), dh.dtype)
+            if dc is None
+            else dc.copy()
+        )
         ends = [*trace.cuts[1:], way.steps]
         for first, last, c0 in reversed(list(zip(trace.cuts, ends, trace.cells, strict=True))):
             part = way.segment(first, last)

@@ -9,9 +9,8 @@ import numpy as np
 from rnnfast._arrays import Array
 from rnnfast._checks import integer
 from rnnfast.layers import masks
-from rnnfast.layers.options import parse_flag
+from rnnfast.layers.options import CellOptions, parse_flag
 from rnnfast.layers.recurrent import RecurrentLayer
-from rnnfast.layers.stream import Stream
 
 
 class FRNN(RecurrentLayer):
@@ -104,6 +103,7 @@ class FRNN(RecurrentLayer):
             False,
             dtype,
             seed,
+            options=CellOptions(),
             mask_ih=mask_ih,
             mask_hh=connectivity,
         )
@@ -128,11 +128,6 @@ class FRNN(RecurrentLayer):
             "dtype": self.dtype.name,
             **{name: value for name, value in options.items() if value is not None},
         }
-
-    def stream(self, batch: int = 1) -> Stream:
-        if self._read_out is not None:
-            raise ValueError("FRNN.stream: outputs are given; expected all units, whose states are in stream.state")
-        return super().stream(batch)
 
 
 def _units(name: str, value: Any, units: int) -> Array | None:

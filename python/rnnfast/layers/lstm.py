@@ -49,8 +49,8 @@ class LSTM(RecurrentLayer):
         ``a = LN(W_ih x) + LN(W_hh h) + b``, each over the 4H numbers of a step with a learnt gain, and
         ``h = o tanh(LN(c))`` with gain and bias; variance plus 1e-5 (Ba et al. 2016, arXiv 1607.06450).
     zoneout : float or tuple of two float
-        Probabilities with which a unit keeps its old hidden (and cell) state in a step of `forward`; a call takes the
-        mean (Krueger et al. 2017, Zoneout, ICLR).
+        Probabilities with which a unit keeps its old hidden and its old cell state in a step of `forward`; one number
+        is for both. A call takes the mean (Krueger et al. 2017, Zoneout, ICLR).
     recurrent_dropout : float
         Probability with which a hidden unit is left out of the recurrent product, in `forward` only: one mask for all
         steps of a sequence (Gal & Ghahramani 2016, A theoretically grounded application of dropout in RNNs, NeurIPS).

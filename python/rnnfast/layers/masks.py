@@ -49,7 +49,7 @@ def share_of_blocks(mask: Array) -> float:
 
 def encode(mask: Array) -> dict[str, Any]:
     """A mask as JSON can hold it, eight connections a byte."""
-    return {"shape": list(mask.shape), "bits": base64.b64encode(np.packbits(mask)).decode()}
+    return {"shape": list(mask.shape), "bits": base64.b64encode(np.packbits(mask).tobytes()).decode()}
 
 
 def decode(who: str, name: str, value: Mapping[str, Any], shape: tuple[int, int]) -> Array:

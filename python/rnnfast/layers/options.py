@@ -69,7 +69,7 @@ class CellOptions:
             shapes["layer_norm_ih"] = shapes["layer_norm_hh"] = (gates * hidden_size,)
         return shapes
 
-    def config(self) -> dict[str, Any]:
+    def config(self, has_cell_state: bool) -> dict[str, Any]:
         """Arguments of a layer's constructor, those that differ from the plain cell's."""
         plain = CellOptions()
         found = {
@@ -80,7 +80,7 @@ class CellOptions:
         if "activations" in found:
             found["activations"] = [list(activation) for activation in self.activations]
         if any(self.zoneout):
-            found["zoneout"] = list(self.zoneout)
+            found["zoneout"] = list(self.zoneout) if has_cell_state else self.zoneout[0]
         return found
 
 
@@ -130,7 +130,8 @@ def parse_zoneout(who: str, zoneout: Any, has_cell_state: bool) -> tuple[float, 
             wanted = "a number or a pair (h, c)" if has_cell_state else "a number, there is no cell state"
             raise ValueError(f"{who}: zoneout is {zoneout!r}; expected {wanted}")
         return number(who, "zoneout[0]", zoneout[0], 0, 1), number(who, "zoneout[1]", zoneout[1], 0, 1)
-    return number(who, "zoneout", zoneout, 0, 1), 0.0
+    share = number(who, "zoneout", zoneout, 0, 1)
+    return share, share if has_cell_state else 0.0
 
 
 def parse_clip(who: str, clip: Any) -> float | None:

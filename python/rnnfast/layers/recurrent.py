@@ -48,7 +48,7 @@ class RecurrentLayer(Layer):
         dtype: Any,
         seed: Any,
         *,
-        options: CellOptions = CellOptions(),
+        options: CellOptions,
         mask_ih: Any = None,
         mask_hh: Any = None,
         learn_initial_state: bool = False,
@@ -195,13 +195,15 @@ class RecurrentLayer(Layer):
             "mask_ih": None if self.mask_ih is None else masks_.encode(self.mask_ih),
             "mask_hh": None if self.mask_hh is None else masks_.encode(self.mask_hh),
         }
-        return config | {name: value for name, value in options.items() if value is not None} | self.options.config()
+        return (
+            config
+            | {name: value for name, value in options.items() if value is not None}
+            | self.options.config(self._has_cell_state)
+        )
 
     # Running.
 
-    def __call__(
-        self, x: Any, state: State = None, *, lengths: Any = None, resets: Any = None
-    ) -> tuple[Array, State]:
+    def __call__(self, x: Any, state: State = None, *, lengths: Any = None, resets: Any = None) -> tuple[Array, State]:
         """Run the layer over a batch of sequences, for inference: nothing is kept.
 
         Parameters
@@ -420,9 +422,7 @@ class RecurrentLayer(Layer):
             x = x[..., self._read_out]
         return x, h_n, c_n
 
-    def _initial(
-        self, place: int, batch: int, states: tuple[Array, Array | None] | None
-    ) -> tuple[Array, Array | None]:
+    def _initial(self, place: int, batch: int, states: tuple[Array, Array | None] | None) -> tuple[Array, Array | None]:
         if states is not None:
             return states[0][place], None if states[1] is None else states[1][place]
         h0, c0 = np.zeros((batch, self._output_size), self.dtype), None
@@ -445,8 +445,8 @@ class RecurrentLayer(Layer):
         drop, keep = masks_.inverted_dropout, masks_.zoneout_mask
         for suffix in self._suffixes():
             if options.recurrent_dropout:
-                shape = (batch, self._output_size)
-                tape.masks[f"recurrent_{suffix}"] = drop(generator, options.recurrent_dropout, shape, self.dtype)
+                of_states = (batch, self._output_size)
+                tape.masks[f"recurrent_{suffix}"] = drop(generator, options.recurrent_dropout, of_states, self.dtype)
             for which, p in zip("hc", options.zoneout, strict=True):
                 if p:
                     shape = (steps, batch, self.hidden_size)
@@ -624,6 +624,6 @@ class RecurrentLayer(Layer):
 
 def _spacing(who: str, checkpoint: Any) -> int | None:
     """Steps from one kept state to the next, 0 for about sqrt(T), None for keeping everything."""
-    if checkpoint is False or checkpoint is None:
+    if checkpoint is False:
         return None
     return 0 if checkpoint is True else integer(who, "checkpoint", checkpoint, 1)

@@ -57,7 +57,8 @@ class RNN(RecurrentLayer):
     Notes
     -----
     Parameters have PyTorch's names and shapes: ``weight_ih_l0`` (H, I), ``weight_hh_l0`` (H, H), ``bias_ih_l0`` (H,),
-    ``bias_hh_l0`` (H,), with ``_reverse`` for the second direction; ``initial_h_l0`` (H,) if the initial state is learnt.
+    ``bias_hh_l0`` (H,), with ``_reverse`` for the second direction; ``initial_h_l0`` (H,) if the initial state
+    is learnt.
 
     Raises
     ------

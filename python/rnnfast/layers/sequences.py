@@ -147,8 +147,8 @@ class Ragged(Way):
         return rows
 
     def scatter(self, rows: Array, grid: Array) -> None:
-        steps, batch = self.shape
-        grid[self._index // max(batch, 1), self._index % max(batch, 1)] = rows
+        batch = max(self.shape[1], 1)
+        grid[self._index // batch, self._index % batch] = rows
 
     def initial(self, states: Array) -> Array:
         rows: Array = states[self._number]

@@ -31,6 +31,10 @@ class Stream:
             for part in layer._parts
         ]
         self._below, self._top = self._parts[:-1], self._parts[-1]
+        if layer._read_out is not None:
+            self._below, self._top = self._parts, _ReadOut(layer._read_out)
+        read_out = layer._read_out
+        self._shape = (batch, layer._output_size if read_out is None else len(read_out))
         if layer.learn_initial_state:
             self.reset()
 
@@ -57,7 +61,8 @@ class Stream:
             If a shape does not fit, or ``out`` is read-only or shares memory with ``x_t``. The state is unchanged.
         """
         if self._below:
-            self._check_out(x_t, out)
+            # Before the layers below the last have taken the step.
+            _check_out(out, x_t, self._shape, self._layer.dtype)
             for part in self._below:
                 x_t = part.step(x_t)
         return self._top.step(x_t, out)
@@ -78,18 +83,31 @@ class Stream:
             h, c = layer._initial(place, self._batch, states)
             part.set_state(np.ascontiguousarray(h), None if c is None else np.ascontiguousarray(c))
 
-    def _check_out(self, x_t: Any, out: Any) -> None:
-        """What could be wrong with ``out``, before the layers below the last have taken the step."""
+
+def _check_out(out: Any, x_t: Any, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+    if out is None:
+        return
+    if not isinstance(out, np.ndarray) or out.dtype != dtype:
+        raise TypeError(f"Stream: out has dtype {getattr(out, 'dtype', type(out))}; expected {dtype}")
+    if out.shape != shape:
+        raise ValueError(f"Stream: out has shape {out.shape}; expected (N, H) = {shape}")
+    if not out.flags.carray or np.may_share_memory(out, x_t):
+        raise ValueError("Stream: out is not a writeable C-order array of its own; expected one")
+
+
+class _ReadOut:
+    """The units of a fully recurrent network that are its output."""
+
+    def __init__(self, units: Array) -> None:
+        self._units = units
+
+    def step(self, h_t: Array, out: Any = None) -> Array:
+        y_t: Array = h_t[:, self._units]
         if out is None:
-            return
-        layer = self._layer
-        if not isinstance(out, np.ndarray) or out.dtype != layer.dtype:
-            raise TypeError(f"Stream: out has dtype {getattr(out, 'dtype', type(out))}; expected {layer.dtype}")
-        expected = (self._batch, layer._output_size)
-        if out.shape != expected:
-            raise ValueError(f"Stream: out has shape {out.shape}; expected (N, H) = {expected}")
-        if not out.flags.carray or np.may_share_memory(out, x_t):
-            raise ValueError("Stream: out is not a writeable C-order array of its own; expected one")
+            return y_t
+        out[...] = y_t
+        given: Array = out
+        return given
 
 
 class _OptionStream:
@@ -108,19 +126,12 @@ class _OptionStream:
         x_t = as_float_array(x_t, self._dtype, "Stream: x_t")
         if x_t.ndim != 2 or len(x_t) != self._shape[0]:
             raise ValueError(f"Stream: x_t has shape {x_t.shape}; expected (N, I) with N = {self._shape[0]} from batch")
-        if out is not None:
-            if not isinstance(out, np.ndarray) or out.dtype != self._dtype:
-                raise TypeError(f"Stream: out has dtype {getattr(out, 'dtype', type(out))}; expected {self._dtype}")
-            if out.shape != self._shape:
-                raise ValueError(f"Stream: out has shape {out.shape}; expected (N, H) = {self._shape}")
-            if not out.flags.carray or np.may_share_memory(out, x_t):
-                raise ValueError("Stream: out is not a writeable C-order array of its own; expected one")
+        _check_out(out, x_t, self._shape, self._dtype)
         h, c, _ = self._kernels.forward(x_t[None], self._h, self._c, None, False, NO_MASKS)
         self._h, self._c = h[1], c
-        if out is None:
-            return self._h.copy()
-        out[...] = self._h
-        return out
+        y_t: Array = self._h.copy() if out is None else out
+        y_t[...] = self._h
+        return y_t
 
     @property
     def state(self) -> tuple[Array, ...]:

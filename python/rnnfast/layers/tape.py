@@ -52,7 +52,7 @@ class Tape:
 
     @property
     def nbytes(self) -> int:
-        kept = [*self._inputs, *self.masks.values()]
+        kept: list[Array | None] = [*self._inputs, *self.masks.values()]
         for trace in self._traces:
             kept += [trace.x, trace.h, trace.c, trace.gates, *trace.cells, *trace.masks]
         owners = {id(owner): owner.nbytes for owner in map(_owner, (array for array in kept if array is not None))}
@@ -68,9 +68,8 @@ class Tape:
     @property
     def cell_states(self) -> Array | None:
         self._complete("cell_states")
-        if self._traces[0].c is None:
-            return None
-        return self._shown([self._grid(trace, trace.after_steps(trace.c)) for trace in self._traces])
+        states = [(trace, trace.c) for trace in self._traces if trace.c is not None]
+        return self._shown([self._grid(trace, trace.after_steps(c)) for trace, c in states]) if states else None
 
     @property
     def gates(self) -> Array | None:
