@@ -116,7 +116,10 @@ def test_a_list_of_sequences_is_a_padded_array(cell, batch_first, shuffle, x, la
     ):
         padded, ragged = make(cell, batch_first), make(cell, batch_first)
         want = trained(padded, layout(x, batch_first), target, loss, lengths=LENGTHS, shuffle=shuffle)
-        assert_same_training(trained(ragged, cut(x), of_list, loss, shuffle=shuffle), want)
+        held_out = (cut(x), of_list)
+        assert_same_training(trained(ragged, cut(x), of_list, loss, shuffle=shuffle, validation_data=held_out), want)
+        value = padded.evaluate(layout(x, batch_first), target, loss, lengths=LENGTHS)
+        assert ragged.evaluate(cut(x), of_list, loss) == pytest.approx(value, rel=1e-13)
         outputs = ragged.predict(cut(x), batch_size=5)
         shown = ragged.predict(layout(spoilt(x, np.nan), batch_first), batch_size=5, lengths=LENGTHS)
         if make is one_value:
