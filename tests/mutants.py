@@ -4,7 +4,7 @@
 
 Every mutant is a textual replacement that must match exactly once: when the sources move on, this script says so
 instead of testing nothing. For each mutant the copy is rebuilt, which compiles the units that the change reaches, and
-the test files run in the order of `TESTS` until one fails. Takes about half a minute a mutant. Exit code 1 if a mutant
+the test files of its part run in their order until one fails. Takes about half a minute a mutant. Exit code 1 if one
 survives. Needs what building needs (CMake, a compiler, pybind11) and the tests' own requirements.
 """
 
@@ -38,6 +38,8 @@ TESTS = (
     "test_activations.py",
     "test_dispatch.py",
 )
+# Those of what is not the layers' own: the kernels of training.
+TRAINING_TESTS = ("test_optim.py", "test_losses.py", "test_small_layers.py")
 
 # A mutant may wait for something that never comes. The slowest of the files takes a tenth of this.
 SECONDS_PER_FILE = 600
@@ -47,6 +49,7 @@ FORWARD, BACKWARD = "cpp/src/kernels/forward.h", "cpp/src/kernels/backward.h"
 WEIGHT_GRAD, PACK = "cpp/src/kernels/weight_grad.h", "cpp/src/kernels/pack.h"
 TILE, TEAM = "cpp/src/kernels/tile.h", "cpp/src/kernels/team.h"
 MATH, VEC = "cpp/src/simd/math.h", "cpp/src/simd/vec.h"
+OPTIM, LOSS, BIND_OPTIM = "cpp/src/kernels/optim.h", "cpp/src/kernels/loss.h", "cpp/bindings/bind_optim.cpp"
 BINDING, STREAM, WEIGHTS = (f"cpp/bindings/{name}" for name in ("bind_recurrent.cpp", "bind_stream.cpp", "weights.h"))
 
 
@@ -562,6 +565,99 @@ MUTANTS = (
         "at.gates += t * d.N * d.H;",
         "long backward calls: gates of the wrong steps",
     ),
+    # Training: optimizers and losses.
+    Mutant(
+        "sgd-nesterov-is-momentum",
+        OPTIM,
+        "return kNesterov ? fma(splat(s.momentum), m, g) : m;",
+        "return m;",
+        "Nesterov does not look ahead",
+    ),
+    Mutant(
+        "adam-no-correction",
+        OPTIM,
+        "square_root<Real>(v) / splat(s.root_correction)",
+        "square_root<Real>(v)",
+        "the first steps of Adam are too long",
+    ),
+    Mutant(
+        "adam-eps-inside",
+        OPTIM,
+        " / splat(s.root_correction) + splat(s.eps));",
+        " / splat(s.root_correction));",
+        "Adam divides by 0",
+    ),
+    Mutant(
+        "rmsprop-uncentred",
+        OPTIM,
+        "variance = fma(-a, a, v);",
+        "variance = v;",
+        "the mean of g stays in its square",
+    ),
+    Mutant(
+        "decay-ignored",
+        OPTIM,
+        "const Vec<Real> g = fma(splat(s.decay), p, load_lanes(s.g + at, width));",
+        "const Vec<Real> g = load_lanes(s.g + at, width);",
+        "weight decay as a part of the gradient is lost",
+    ),
+    Mutant("keep-ignored", OPTIM, "splat(s.keep) * p);", "p);", "AdamW decays nothing"),
+    Mutant(
+        "padding-is-judged",
+        OPTIM,
+        "if (width >= kLanes<Real>) {\n      bad |= not_finite<Real>(next);",
+        "if (true) {\n      bad |= not_finite<Real>(next);",
+        "0 / 0 in the padding of a register stops the training",
+    ),
+    Mutant(
+        "norm-overflows",
+        OPTIM,
+        "if (squares - squares == 0) return",
+        "if (true) return",
+        "large gradients have no norm",
+    ),
+    Mutant(
+        "step-not-taken-back",
+        BIND_OPTIM,
+        "std::memcpy(values[k], saved + start, static_cast<std::size_t>(count) * sizeof(Real))",
+        "start += 0",
+        "a step that is not finite leaves its parameters",
+    ),
+    Mutant(
+        "step-judged-by-last-part",
+        BIND_OPTIM,
+        "finite = optimizer_step(rule, step) && finite;",
+        "finite = optimizer_step(rule, step);",
+        "only the last layer's parameters are looked at",
+    ),
+    Mutant(
+        "buffers-of-first-part",
+        BIND_OPTIM,
+        "memory[b] + start;",
+        "memory[b];",
+        "layers share the first one's momentum",
+    ),
+    Mutant(
+        "cross-entropy-padding-counts",
+        LOSS,
+        "sums = sums + load_lanes(d + at, width);",
+        "sums = sums + exp_of_negative<Real>(load_lanes(row + at, width) - splat(most));",
+        "classes that do not exist take their share",
+    ),
+    Mutant(
+        "cross-entropy-largest-of-tail",
+        LOSS,
+        "lanes = select<Real>(v > lanes, v, lanes);",
+        "lanes = v;",
+        "exp of a positive number where the largest logit stands early",
+    ),
+    Mutant(
+        "cross-entropy-weight",
+        LOSS,
+        "d[target[m]] -= static_cast<Real>(factor * weight);",
+        "d[target[m]] -= static_cast<Real>(factor);",
+        "the target's part of the derivative has no weight",
+    ),
 )
 
 
@@ -648,8 +744,8 @@ class Workshop:
             return None
         return last_started(result.stdout, file) + (" (crashes)" if result.returncode < 0 else "")
 
-    def killer(self) -> str | None:
-        for file in TESTS:
+    def killer(self, files: tuple[str, ...]) -> str | None:
+        for file in files:
             if (self.tree / "tests" / file).exists() and (failed := self.failing_test(file)) is not None:
                 return failed
         return None
@@ -679,7 +775,7 @@ def try_out(workshop: Workshop, mutant: Mutant, isas: list[str]) -> Result:
     try:
         workshop.build()
         started = time.monotonic()
-        killer = workshop.killer()
+        killer = workshop.killer(TRAINING_TESTS if mutant.file in (OPTIM, LOSS, BIND_OPTIM) else TESTS)
         seconds = time.monotonic() - started
     finally:
         path.write_text(original, encoding="utf-8")
@@ -732,7 +828,7 @@ def main() -> int:
         workshop.configure()
         workshop.build()
         isas = workshop.instruction_sets()
-        if (failed := workshop.killer()) is not None:
+        if (failed := workshop.killer(TESTS + TRAINING_TESTS)) is not None:
             sys.exit(f"the unchanged sources already fail {failed}")
         print("unchanged sources: all tests pass", flush=True)
         for mutant in MUTANTS:

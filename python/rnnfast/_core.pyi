@@ -61,12 +61,11 @@ def backward(
     dcells: Any = None,
 ) -> tuple[Any, Any, Any]: ...
 def optimizer_step(
-    *,
-    rule: str,
     parameters: list[Any],
     grad: Any,
     before: Any,
     buffers: list[Any],
+    rule: str,
     lr: float,
     decay: float = 0,
     keep: float = 1,
