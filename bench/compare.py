@@ -24,7 +24,7 @@ import numpy as np
 import peers
 import rnnfast as rf
 from cases import Case, all_cases, matches, read_shapes
-from pairs import WrongAnswer, check_agreement, sample, time_pairs
+from pairs import CLOCKS, Clock, WrongAnswer, check_agreement, sample, time_pairs
 from report import write_report
 from rnnfast.cli.errors import CliError
 from rnnfast.cli.machine import Machine, by_level, cache_sizes, limit, measure
@@ -62,7 +62,7 @@ def main() -> int:
     complete = True
     try:
         for case in progress(cases):
-            results.append(run(case, limits[case.threads, case.dtype], found, seconds, pairs))
+            results.append(run(case, limits[case.threads, case.dtype], found, seconds, pairs, CLOCKS[args.clock]))
     except KeyboardInterrupt:
         complete = False
     record = {
@@ -72,7 +72,7 @@ def main() -> int:
         "versions": {"numpy": np.__version__, **{name: peer.version() for name, peer in found.items()}},
         "missing": missing,
         "machine": [description(machine, dtype) for (_, dtype), machine in limits.items()],
-        "settings": {"seconds": seconds, "pairs": pairs, "quick": args.quick, "only": args.only},
+        "settings": {"seconds": seconds, "pairs": pairs, "quick": args.quick, "only": args.only, "clock": args.clock},
         "results": results,
     }
     (args.out / "results.json").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -87,6 +87,8 @@ def main() -> int:
 def select(args: argparse.Namespace) -> list[Case]:
     """The cases that were asked for."""
     shapes = [shape for shape in read_shapes() if shape.quick or not args.quick]
+    if args.clock == "cpu" and max(args.threads) > 1:
+        raise CliError("--clock cpu: several threads are asked for, whose CPU time adds up; expected --threads 1")
     cases = [c for c in all_cases(shapes, args.dtype, args.threads) if any(matches(c, p) for p in args.only)]
     if not cases:
         raise CliError(f"--only {' '.join(args.only)}: fits no case{' of --quick' * args.quick}")
@@ -110,6 +112,12 @@ def parse() -> argparse.Namespace:
     add("--threads", metavar="N,M", type=counts, help=f"numbers of threads (default: 1 and all {cores} cores)")
     add("--dtype", metavar="D,E", type=some_of(DTYPES), default=["float32"], help="float32, float64 (default: float32)")
     add(
+        "--clock",
+        choices=tuple(CLOCKS),
+        default="wall",
+        help="cpu: CPU time of the process, for one thread on a busy machine (default: wall)",
+    )
+    add(
         "--out",
         metavar="DIR",
         type=Path,
@@ -118,7 +126,7 @@ def parse() -> argparse.Namespace:
     )
     args = parser.parse_args()
     args.only = args.only or ["*"]
-    args.threads = args.threads or ([1] if args.quick else sorted({1, cores}))
+    args.threads = args.threads or ([1] if args.quick or args.clock == "cpu" else sorted({1, cores}))
     return args
 
 
@@ -156,7 +164,9 @@ def progress(cases: list[Case]) -> Iterator[Case]:
             yield case
 
 
-def run(case: Case, machine: Machine, found: dict[str, ModuleType], seconds: float, pairs: int) -> dict[str, Any]:
+def run(
+    case: Case, machine: Machine, found: dict[str, ModuleType], seconds: float, pairs: int, clock: Clock
+) -> dict[str, Any]:
     """Time one case against every peer that can do it; a record for results.json."""
     rf.set_num_threads(case.threads)
     sizes = case.shape.sizes
@@ -180,7 +190,7 @@ def run(case: Case, machine: Machine, found: dict[str, ModuleType], seconds: flo
             # A peer that fails on one case must not take the results of the others with it.
             compared[name] = {"wrong": f"failed with {type(error).__name__}: {error}"}
             continue
-        taken = time_pairs(ours, theirs, seconds, pairs)
+        taken = time_pairs(ours, theirs, seconds, pairs, clock)
         own_seconds += taken.ours
         compared[name] = {
             "seconds": statistics.median(taken.theirs),
@@ -188,7 +198,7 @@ def run(case: Case, machine: Machine, found: dict[str, ModuleType], seconds: flo
             "ratios": taken.ratios,
         }
     if not own_seconds:
-        own_seconds = time_alone(prepare(problem, case.mode)[0], seconds, pairs)
+        own_seconds = time_alone(prepare(problem, case.mode)[0], seconds, pairs, clock)
     timed = {name: peer["ratio"] for name, peer in compared.items() if "ratio" in peer}
     best = min(timed, key=timed.__getitem__, default=None)
     least = limit(machine, case.cell, case.mode, sizes)
@@ -214,9 +224,9 @@ def run(case: Case, machine: Machine, found: dict[str, ModuleType], seconds: flo
     }
 
 
-def time_alone(call: Call, seconds: float, samples: int) -> list[float]:
+def time_alone(call: Call, seconds: float, samples: int, clock: Clock) -> list[float]:
     calls = calls_within(call, seconds / samples)
-    return [sample(call, calls) for _ in range(samples)]
+    return [sample(call, calls, clock) for _ in range(samples)]
 
 
 def description(machine: Machine, dtype: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,11 @@ AGREEMENT = {"float32": 2e-5, "float64": 1e-11}
 # What is run untimed before each sample, so that caches and clocks are those of the program that is timed.
 WARM_UP_SECONDS = 0.002
 SETTLE_SECONDS = 2.0
+
+Clock = Callable[[], float]
+# Time that passes, or the time that the process had of the CPUs: on a busy machine only the second repeats, and it says
+# how fast a program is as long as that has one thread.
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 class WrongAnswer(Exception):
@@ -46,7 +52,7 @@ class Pairs:
         return [theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True)]
 
 
-def time_pairs(ours: Call, theirs: Call, seconds: float, pairs: int) -> Pairs:
+def time_pairs(ours: Call, theirs: Call, seconds: float, pairs: int, clock: Clock) -> Pairs:
     """Time the two in turn, the first one of a pair being now the one and now the other.
 
     A sample is as many calls as fill its share of ``seconds``. Where single calls take longer than that, there are
@@ -59,13 +65,13 @@ def time_pairs(ours: Call, theirs: Call, seconds: float, pairs: int) -> Pairs:
     try:
         while len(taken[0]) < pairs and (len(taken[0]) < 3 or time.perf_counter() - start < 3 * seconds):
             for which in (0, 1) if len(taken[0]) % 2 == 0 else (1, 0):
-                taken[which].append(sample((ours, theirs)[which], calls[which]))
+                taken[which].append(sample((ours, theirs)[which], calls[which], clock))
     finally:
         gc.enable()
     return Pairs(*taken)
 
 
-def sample(call: Call, calls: int) -> float:
+def sample(call: Call, calls: int, clock: Clock) -> float:
     """Seconds of a call, over some calls in a row, in a process that is otherwise quiet."""
     settle()
     start = time.perf_counter()
@@ -73,7 +79,7 @@ def sample(call: Call, calls: int) -> float:
     once = time.perf_counter() - start
     if once < WARM_UP_SECONDS:
         seconds_of(call, int(WARM_UP_SECONDS / once))
-    return seconds_of(call, calls)
+    return seconds_of(call, calls, clock)
 
 
 def settle() -> None:

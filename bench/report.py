@@ -45,7 +45,8 @@ def markdown(record: dict[str, Any]) -> str:
         f"{record['date']}{'' if record['complete'] else ', interrupted'}.",
         "",
         "Ratio: the peer's time by ours, median of alternating pairs; the best peer is the one with the smallest. "
-        "Share: of the least time that this machine needs for the multiply-adds and for reading the weights.",
+        "Share: of the least time that this machine needs for the multiply-adds and for reading the weights."
+        + (" Times are CPU time." if record["settings"]["clock"] == "cpu" else ""),
         "",
         *machine_table(record["machine"]),
         "",

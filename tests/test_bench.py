@@ -76,6 +76,7 @@ def test_shapes_are_many_and_different() -> None:
         (["--threads", "1,"], "'' is not a whole number"),
         (["--only", "lstm/training/nowhere"], "--only lstm/training/nowhere: fits no case"),
         (["--quick", "--only", "*/*/batch-1024"], "fits no case of --quick"),
+        (["--clock", "cpu", "--threads", "1,2"], "CPU time adds up; expected --threads 1"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
     ],
 )
@@ -137,13 +138,15 @@ def test_compare_times_a_peer(peer: str, tmp_path: Path) -> None:
 
 
 def test_compare_without_peers_times_rnnfast_alone(tmp_path: Path) -> None:
-    done = compare("--quick", "--only", "gru/inference/step-32", "--out", str(tmp_path), peers=dict.fromkeys(PEERS))
+    arguments = ["--quick", "--only", "gru/inference/step-32", "--clock", "cpu", "--out", str(tmp_path)]
+    done = compare(*arguments, peers=dict.fromkeys(PEERS))
     assert done.returncode == 0, done.stderr
     record = read_results(tmp_path)
     (r,) = record["results"]
-    assert set(record["missing"]) == set(PEERS)
+    assert set(record["missing"]) == set(PEERS) and record["settings"]["clock"] == "cpu"
     assert r["ratio"] is r["best_peer"] is None and r["seconds"] > 0
-    assert "No peers to compare with." in (tmp_path / "results.md").read_text()
+    text = (tmp_path / "results.md").read_text()
+    assert "No peers to compare with." in text and "Times are CPU time." in text
 
 
 @pytest.mark.parametrize("wrong", ["y * 1.0001", "y * np.nan", "y[:, :, 1:]", "0 * y", "1 / 0"])
