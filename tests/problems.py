@@ -15,8 +15,10 @@ from variants import Spec
 
 KINDS = {"rnn": rf.RNN, "lstm": rf.LSTM, "gru": rf.GRU}
 
-# Numbers of one array up to which its full gradient is compared; random directions do for larger ones.
+# Numbers of one array up to which its full gradient is compared, and numbers that the reference may compute for it;
+# beyond either, random directions do.
 FULL = 700
+FULL_COST = 3e6
 DIRECTIONS = 3
 
 
@@ -169,10 +171,12 @@ def expected(
     if key not in _known:
         rng = np.random.default_rng(1)
         gradients: dict[str, Expected] = {}
+        T, N = inputs["x"].shape[:2]
+        run = T * N * spec.gates * spec.hidden_size * len(spec.suffixes)
         for name, value in inputs.items():
             if value is None:
                 continue
-            small = value.size <= FULL
+            small = value.size <= FULL and value.size * run <= FULL_COST
             vectors = np.eye(value.size) if small else rng.standard_normal((DIRECTIONS, value.size))
             shaped = vectors.reshape(len(vectors), *value.shape)
             along = variants.derivatives(spec, inputs, upstream, {name: shaped}, **how)[name]

@@ -61,6 +61,19 @@ def test_checkpoints_change_no_bit(spec, every, dtype, rng):
 
 
 @by_spec
+@pytest.mark.parametrize("sizes", [(150, 9), (700, 1), (5, 300)], ids=str)
+def test_checkpoints_change_no_bit_of_sums_over_many_rows(spec, sizes, rng):
+    """Weight gradients are summed over fixed groups of rows: recomputing begins and ends between two of them."""
+    steps, batch = sizes
+    inputs, upstream = cast_problem(rng, spec, steps, batch, np.float32)
+    for how in ({}, {"lengths": rng.integers(0, steps + 1, batch), "resets": rng.random((steps, batch)) < 0.02}):
+        want = train(layer_of(spec, inputs, np.float32, seed=1), spec, inputs, upstream, **how)
+        for every in (True, 1, 7):
+            got = train(layer_of(spec, inputs, np.float32, seed=1), spec, inputs, upstream, checkpoint=every, **how)
+            assert_all_same_bits(got, want, f"checkpoint={every}")
+
+
+@by_spec
 def test_checkpoints_change_no_bit_with_lengths_and_resets(spec, dtype, isa, rng):
     inputs, upstream = cast_problem(rng, spec, T, 6, dtype)
     how = {"lengths": np.array([23, 4, 0, 11, 23, 1]), "resets": rng.random((T, 6)) < 0.1}

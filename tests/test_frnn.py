@@ -397,13 +397,15 @@ def test_independent_units_are_a_diagonal(dtype, isa, rng):
 
 
 @pytest.mark.parametrize("units", [64, 100, 257])
-@pytest.mark.parametrize("block", [8, 16, 32])
+@pytest.mark.parametrize("block", [1, 8, 16, 32])
 def test_blocks_of_zeros_give_the_results_of_a_dense_network(units, block, dtype, isa, rng):
     """What is left out of the products are zeros: outputs and gradients are the dense layer's."""
     side = -(-units // block)
     blocks = rng.random((side, side)) < 0.1
     connectivity = np.kron(blocks, np.ones((block, block), bool))[:units, :units].astype(bool)
-    _, values, upstream, _ = draw(rng, units=units, connectivity=connectivity, batch=7, steps=4)
+    # More rows than whose weight gradients are summed at once, for some.
+    steps, batch = (5, 60) if block == 16 else (4, 7)
+    _, values, upstream, _ = draw(rng, units=units, connectivity=connectivity, batch=batch, steps=steps)
     own = cast(values, dtype)
     dense = rf.RNN(I, units, dtype=dtype)
     dense.load_state_dict({name: a for name, a in own.items() if name.startswith(("weight", "bias"))})
@@ -412,7 +414,9 @@ def test_blocks_of_zeros_give_the_results_of_a_dense_network(units, block, dtype
     want = run(dense, own, dy, dh_n)
     want["weight_hh_l0"] = want["weight_hh_l0"] * connectivity
     for name, value in want.items():
-        assert_close(got[name], value, tolerances.REORDERED * tolerances.gradient(dtype, 4, 7, I, units, 1), name)
+        assert_close(
+            got[name], value, tolerances.REORDERED * tolerances.gradient(dtype, steps, batch, I, units, 1), name
+        )
     assert not got["weight_hh_l0"][~connectivity].any()
 
 

@@ -189,6 +189,13 @@ def test_options_are_the_reference_round_tile_edges(spec, sizes, dtype):
     check(dataclasses.replace(spec, **changed), steps, batch, dtype)
 
 
+@pytest.mark.parametrize("spec", [*EDGES, *specs("gru", GRU[8:11]), *specs("lstm", [LSTM[20], LSTM[24]])], ids=label)
+@pytest.mark.parametrize("sizes", [(13, 40), (2, 300)], ids=str)
+def test_options_of_many_rows_are_the_reference(spec, sizes, dtype):
+    """More steps and sequences than whose parameter gradients are summed at once."""
+    check(spec, *sizes, dtype)
+
+
 @settings(max_examples=40)
 @given(data=st.data())
 def test_options_drawn_at_random_are_the_reference(data):

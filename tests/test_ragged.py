@@ -137,6 +137,18 @@ def test_gradients_of_ragged_batches_are_the_reference_on_every_isa(spec, dtype,
     check(dataclasses.replace(spec, hidden_size=17), 5, 4, dtype, lengths=np.array([2, 5, 0, 4]))
 
 
+@pytest.mark.parametrize(
+    "spec", [PLAIN[3], PLAIN[4], EXTRA[1], EXTRA[3], Spec("gru", I, H, reset_after=False)], ids=label
+)
+@pytest.mark.parametrize("batch", [12, 270])
+def test_gradients_of_many_rows_are_the_reference(spec, batch, dtype, rng):
+    """More steps and sequences than whose weight gradients are summed at once, in steps of ever fewer sequences."""
+    steps = 600 // batch
+    lengths = rng.integers(0, steps + 1, batch)
+    lengths[3] = steps
+    check(spec, steps, batch, dtype, lengths=lengths, resets=rng.random((steps, batch)) < 0.05)
+
+
 @pytest.mark.skipif(torch is None, reason="PyTorch, the extra witness, is not installed")
 @pytest.mark.parametrize("spec", [*PLAIN, *DEEP], ids=label)
 @pytest.mark.parametrize("sizes", [(7, 6, 4, 9), (30, 20, 17, 33)], ids=str)

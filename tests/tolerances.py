@@ -62,8 +62,9 @@ def gradient(dtype: Any, T: int, N: int, I: int, H: int, gates: int) -> float:  
 # instruction sets of test_options.py, errors stay below half of the plain bound.
 OPTIONS = 1
 # Normalisation divides by a standard deviation, which magnifies what came in, and its gradient subtracts two means,
-# which may cancel most of it: measured, up to 5 times the plain bound for rows of few numbers.
-NORMALISED = 10
+# which may cancel most of it. Inputs that differ by half a unit in the last place have gradients that differ by up to 3
+# times the plain bound over 13 steps; measured errors are up to 12 times it.
+NORMALISED = 20
 
 
 def variant(dtype: Any, spec: Any, T: int, N: int) -> float:
