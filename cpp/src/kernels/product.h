@@ -132,7 +132,7 @@ inline void add_products(const Matrix<Real>& w, Index count, RowsIn<Real> in, Ro
           for (Index r = 0; r < tile.rows; ++r) shifted[r] = from[r] + first;
           const Operands<Real> operands{shifted, w.data + ranges.offset[range] * L, stride,
                                         ranges.bounds[2 * range + 1] - first};
-          Tiles<Real, 1>::get(tile.rows, tile.blocks)(acc, L, &operands, 1);
+          Tiles<Real, 1>::get(tile.rows, tile.blocks)(acc, L, from_accumulators(tile, acc, 1), &operands, 1);
         }
       });
     });
