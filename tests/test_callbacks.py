@@ -455,9 +455,9 @@ def test_a_schedule_in_steps():
     seen = []
 
     class Spy(rf.SGD):
-        def _arguments(self, step):
+        def _rule(self, step):
             seen.append(self.lr)
-            return super()._arguments(step)
+            return super()._rule(step)
 
     optimizer = Spy(0.5)
     schedule = schedules.WarmUp(4, 0.2) * schedules.Step(2, 0.5)

@@ -176,6 +176,24 @@ def test_nothing_is_changed_and_the_result_is_repeatable(cell, rng):
     assert_same_bits(first.layers[0].dh, second.layers[0].dh, "dh")
 
 
+def test_integers_in_and_dropout_between(rng):
+    """Layers of Dropout draw as in training, the same every time; nothing asks for a gradient of integers."""
+    model = rf.Sequential(
+        rf.Embedding(9, I, dtype="float64", seed=0),
+        rf.LSTM(I, H, dtype="float64", seed=1),
+        rf.Dropout(0.5),
+        rf.GRU(H, H, dtype="float64", seed=2),
+        rf.Dense(H, 9, dtype="float64", seed=3),
+    )
+    x, y = rng.integers(0, 9, (T, N)), rng.integers(0, 9, (T, N))
+    first, again = (rf.gradient_flow(model, x, y, "cross_entropy") for _ in range(2))
+    assert [layer.name for layer in first.layers] == ["1 LSTM", "3 GRU"]
+    for layer, same in zip(first.layers, again.layers, strict=True):
+        assert (layer.dh > 0).all()
+        assert_same_bits(layer.dh, same.dh, layer.name)
+        assert_same_bits(layer.dh_end, same.dh_end, layer.name)
+
+
 # Options, by a cell of their own in complex numbers.
 
 
@@ -560,6 +578,11 @@ def lstm_model(**options):
         (lambda: rf.gradient_flow(small_model(), X, Y[:1]), ValueError, "gradient_flow: y has 1 samples"),
         (lambda: rf.gradient_flow(small_model(), X.astype(float), Y), TypeError, "gradient_flow: x has dtype float64"),
         (lambda: rf.gradient_flow(small_model(), X + np.nan, Y), ValueError, r"gradient_flow: x\[0, 0, 0\] is nan"),
+        (
+            lambda: rf.gradient_flow(small_model(), [X[:, 0], X[:4, 1]], Y[:2]),
+            ValueError,
+            "gradient_flow: x is a list of sequences; expected one array",
+        ),
         (lambda: rf.gradient_flow(small_model(), X, Y, "no"), ValueError, "gradient_flow: loss is 'no'"),
         (
             lambda: rf.gradient_flow(lstm_model(activations=("Sigmoid", "Relu", "Tanh")), X, Y),

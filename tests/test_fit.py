@@ -527,10 +527,10 @@ class Interrupting(rf.SGD):
         super().__init__(lr)
         self.at = at
 
-    def _arguments(self, step):
+    def _rule(self, step):
         if step == self.at:
             os.kill(os.getpid(), signal.SIGINT)
-        return super()._arguments(step)
+        return super()._rule(step)
 
 
 @pytest.fixture

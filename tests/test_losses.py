@@ -252,6 +252,16 @@ def test_cross_entropy_of_extreme_logits(dtype):
     np.testing.assert_array_equal(gradient, np.array([[0, 0, 0], [-1, 1, 0], [0, 0, 0]], dtype) / dtype.type(3))
 
 
+@pytest.mark.parametrize("classes", [8, 16, 17, 40, 64])
+def test_cross_entropy_finds_the_largest_logit_anywhere(classes, isa, dtype):
+    """Where it is overlooked, exp overflows."""
+    for at in range(classes):
+        logits = np.full((1, classes), -5e3, dtype)
+        logits[0, at] = 5e3
+        assert losses.cross_entropy(logits, np.array([at]))[0] == 0
+        assert losses.cross_entropy(logits, np.array([(at + 1) % classes]))[0] == pytest.approx(1e4)
+
+
 def test_cross_entropy_takes_any_integers(rng):
     logits = rng.standard_normal((4, 3))
     target = np.array([0, 2, 1, 2])

@@ -230,6 +230,48 @@ def test_embedding_trains_like_torch(dtype, rng):
     assert_same_bits(model.parameters["0.weight"][9:], before[9:], "unused rows")
 
 
+@pytest.mark.parametrize("cell", ["rnn_tanh", "lstm", "gru"])
+@pytest.mark.parametrize("last", [False, True])
+def test_ragged_training_equals_torch(cell, last, dtype, rng):
+    """Lists of sequences: PyTorch with packed sequences, and the mean over all valid steps."""
+    lengths = rng.integers(1, T + 1, N)
+    x = [rng.standard_normal((length, I)).astype(dtype) for length in lengths]
+    y = [np.tanh(sequence.cumsum(axis=0)[:, :1]).astype(dtype) for sequence in x]
+    model, _, parameters, _, (recurrent, out) = twins(cell, dtype, 1, last)
+    optimizer = OPTIMIZERS["adam"][1](parameters)
+    want = []
+    for step in range(60):
+        batch = range(step % 5 * BATCH, step % 5 * BATCH + BATCH)
+        optimizer.zero_grad()
+        packed = torch.nn.utils.rnn.pack_sequence([torch.from_numpy(x[n]) for n in batch], enforce_sorted=False)
+        h, found = torch.nn.utils.rnn.pad_packed_sequence(recurrent(packed)[0])
+        if last:
+            prediction = out(h[found - 1, torch.arange(BATCH)])
+            target = torch.from_numpy(np.stack([y[n][-1] for n in batch]))
+        else:
+            prediction = out(torch.cat([h[:length, place] for place, length in enumerate(found)]))
+            target = torch.from_numpy(np.concatenate([y[n] for n in batch]))
+        value = torch.nn.functional.mse_loss(prediction, target)
+        value.backward()
+        optimizer.step()
+        want.append(value.item())
+    losses = Losses()
+    targets = np.stack([sequence[-1] for sequence in y]) if last else y
+    model.fit(
+        x,
+        targets,
+        "mse",
+        OPTIMIZERS["adam"][0](),
+        12,
+        BATCH,
+        shuffle=False,
+        progress=False,
+        callbacks=[losses],
+    )
+    assert np.mean(want[-5:]) < np.mean(want[:5])
+    compare(losses.values, np.array(want), dtype)
+
+
 SCHEDULES = {
     "step": (
         lambda: rf.schedules.Step(3, 0.5),

@@ -12,6 +12,8 @@ import pytest
 import rnnfast as rf
 from compare import assert_close, assert_same_bits
 from harness import new_layer
+from hypothesis import given
+from hypothesis import strategies as st
 from rnnfast._batches import Minibatches, Samples
 from rnnfast._training import chunks
 from rnnfast.layers.base import Run
@@ -114,7 +116,10 @@ def test_a_list_of_sequences_is_a_padded_array(cell, batch_first, shuffle, x, la
     ):
         padded, ragged = make(cell, batch_first), make(cell, batch_first)
         want = trained(padded, layout(x, batch_first), target, loss, lengths=LENGTHS, shuffle=shuffle)
-        assert_same_training(trained(ragged, cut(x), of_list, loss, shuffle=shuffle), want)
+        held_out = (cut(x), of_list)
+        assert_same_training(trained(ragged, cut(x), of_list, loss, shuffle=shuffle, validation_data=held_out), want)
+        value = padded.evaluate(layout(x, batch_first), target, loss, lengths=LENGTHS)
+        assert ragged.evaluate(cut(x), of_list, loss) == pytest.approx(value, rel=1e-13)
         outputs = ragged.predict(cut(x), batch_size=5)
         shown = ragged.predict(layout(spoilt(x, np.nan), batch_first), batch_size=5, lengths=LENGTHS)
         if make is one_value:
@@ -153,6 +158,25 @@ def test_sequences_of_no_steps_alone(rng):
     assert_same_bits(model.parameters.flat, only.parameters.flat, "parameters")
     assert [len(y) for y in model.predict(sequences)] == [0, 0, 3, 2]
     assert [y.shape for y in model.predict(sequences[:2])] == [(0, C), (0, C)]
+
+
+@given(st.data())
+def test_samples_take_with_lengths(data):
+    """Padded in either layout, or a list: the same batch, cut to its longest sequence, 0 in the padding."""
+    count, steps = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 4))
+    rest = data.draw(st.sampled_from([(), (1,), (3,), (2, 2)]))
+    lengths = np.array(data.draw(st.lists(st.integers(0, steps), min_size=count, max_size=count)))
+    index = np.array(data.draw(st.lists(st.integers(0, count - 1), max_size=6)), np.intp)
+    array = np.arange(1.0, 1 + count * steps * int(np.prod(rest))).reshape(steps, count, *rest)
+    want = np.zeros((max(lengths[index].max(initial=0), 1), len(index), *rest))
+    for place, n in enumerate(index):
+        want[: lengths[n], place] = array[: lengths[n], n]
+    for samples in (
+        Samples(array, True, False, lengths),
+        Samples(layout(array, True), True, True, lengths),
+        Samples.ragged([array[:length, n] for n, length in enumerate(lengths)]),
+    ):
+        assert_same_bits(samples.take(index, lengths[index]), want, "batch")
 
 
 def test_similar_lengths_come_together(rng):
@@ -457,6 +481,18 @@ def test_validation_from_batches(x, y):
     batches = [(x[:, :5], y[:5]), (x[:, 5:], y[5:])]
     history = model.fit(x, y, epochs=2, progress=False, validation_data=iter_again(batches))
     assert history.val_loss[1] == pytest.approx(model.evaluate(x, y), rel=1e-13)
+
+
+def test_evaluate_batches(x, y):
+    model = one_value()
+    batches = [(x[:, :5], y[:5]), (x[:, 5:], y[5:])]
+    want = pytest.approx(model.evaluate(x, y), rel=1e-13)
+    assert model.evaluate(batches) == want
+    assert model.evaluate(iter(batches)) == want
+    with pytest.raises(ValueError, match=r"Sequential\.evaluate: epoch 1, batch 2 \(counted from 1\): y has 2 samples"):
+        model.evaluate([batches[0], (x, y[:2])])
+    with pytest.raises(ValueError, match=r"Sequential\.evaluate: lengths is given without y; expected them in the"):
+        model.evaluate(batches, lengths=[1])
 
 
 class iter_again:

@@ -106,8 +106,8 @@ bool step_all(Rule rule, const py::list& parameters, const py::object& grad, con
   return finite;
 }
 
-bool step_of(const std::string& rule, const py::list& parameters, const py::object& grad, const py::object& before,
-             const py::list& buffers, double lr, double decay, double keep, double momentum, double beta1, double beta2,
+bool step_of(const py::list& parameters, const py::object& grad, const py::object& before, const py::list& buffers,
+             const std::string& rule, double lr, double decay, double keep, double momentum, double beta1, double beta2,
              double eps, double root_correction) {
   const Scalars scalars{lr, decay, keep, momentum, beta1, beta2, eps, root_correction};
   const Rule named = rule_named(rule);
@@ -212,7 +212,7 @@ bool is_double(const py::object& x) { return py::isinstance<py::array_t<double>>
 }  // namespace
 
 void bind_optim(py::module_& m) {
-  m.def("optimizer_step", &step_of, py::kw_only(), "rule"_a, "parameters"_a, "grad"_a, "before"_a, "buffers"_a, "lr"_a,
+  m.def("optimizer_step", &step_of, "parameters"_a, "grad"_a, "before"_a, "buffers"_a, "rule"_a, "lr"_a,
         "decay"_a = 0.0, "keep"_a = 1.0, "momentum"_a = 0.0, "beta1"_a = 0.0, "beta2"_a = 0.0, "eps"_a = 0.0,
         "root_correction"_a = 1.0);
   m.def(

@@ -78,6 +78,14 @@ class ForwardCall {
 
   void run(StepRange steps, Team& team) { k_.forward(dims(), args_, training_, steps, team); }
 
+  /// States after every step, (T, N, H), a view of what result() gives; of a dense batch.
+  py::array output() const {
+    const Dims& d = dims();
+    const py::array_t<Real> h(h_);
+    return py::array(h.dtype(), {d.T, d.N, d.H}, {h.strides(0), h.strides(1), h.strides(2)},
+                     h.data() + d.N * d.H, h_);
+  }
+
   py::tuple result() { return py::make_tuple(std::move(h_), std::move(c_), std::move(gates_)); }
 
  private:
@@ -134,6 +142,10 @@ class BackwardCall {
     const Index segment = steps_between_signals(dims(), 3 * k_.gates_per_unit);
     return last > segment ? k_.backward_cut(dims(), last, last - segment) : 0;
   }
+
+  /// First step of the chunk that ends at `last`.
+  Index next_cut(Index last) const { return k_.backward_cut(dims(), last, last - 1); }
+  py::object input_gradient() const { return dx_; }
 
   void prepare(int threads) {
     packed_ = weights_.backward_pack<Real>();
@@ -236,10 +248,8 @@ class BackwardCall {
 
 /// Runs a call on all threads, with a look at signals now and then.
 template <class Real>
-void run_forward(ForwardCall<Real>& call) {
+void run_alone(ForwardCall<Real>& call, Team& team, WithoutGil& unlocked) {
   if (call.is_empty()) return;
-  WithoutGil unlocked;
-  Team team(num_threads());
   call.prepare(team.size());
   const Index T = call.dims().T;
   const Index segment = call.segment();
@@ -250,10 +260,8 @@ void run_forward(ForwardCall<Real>& call) {
 }
 
 template <class Real>
-void run_backward(BackwardCall<Real>& call) {
+void run_alone(BackwardCall<Real>& call, Team& team, WithoutGil& unlocked) {
   if (call.is_empty()) return;
-  WithoutGil unlocked;
-  Team team(num_threads());
   call.prepare(team.size());
   for (Index last = call.dims().T; last > 0;) {
     if (last < call.dims().T) unlocked.let_python_interrupt();
@@ -261,6 +269,154 @@ void run_backward(BackwardCall<Real>& call) {
     call.run({first, last}, team);
     last = first;
   }
+}
+
+template <class Call>
+void run_on_all_threads(Call& call) {
+  if (call.is_empty()) return;
+  WithoutGil unlocked;
+  Team team(num_threads());
+  run_alone(call, team, unlocked);
+}
+
+/// Ranges of steps, in the order in which a call takes them, for a wavefront: as many as keep every layer busy.
+template <class Real>
+std::vector<StepRange> pieces(const ForwardCall<Real>& call) {
+  constexpr Index kPieces = 16;
+  const Index T = call.dims().T;
+  std::vector<StepRange> ranges;
+  for (Index piece = 0; piece < kPieces; ++piece) {
+    const StepRange range{T * piece / kPieces, T * (piece + 1) / kPieces};
+    if (range.last > range.first) ranges.push_back(range);
+  }
+  return ranges;
+}
+
+template <class Real>
+std::vector<StepRange> pieces(const BackwardCall<Real>& call) {
+  std::vector<StepRange> ranges;
+  for (Index last = call.dims().T; last > 0;) {
+    const Index first = call.next_cut(last);
+    ranges.push_back({first, last});
+    last = first;
+  }
+  return ranges;
+}
+
+/// Whether calls that could each use several threads are better off with one each: few sequences make small steps,
+/// and threads that share one would wait for each other.
+template <class Call>
+bool one_thread_each(const std::vector<std::unique_ptr<Call>>& calls, int threads) {
+  if (threads == 1 || calls.size() < 2) return false;
+  for (const std::unique_ptr<Call>& call : calls) {
+    const Dims& d = call->dims();
+    const double rows = static_cast<double>(d.row(d.T));
+    if (d.N >= kRowsPerThread * threads) return false;
+    if (rows * static_cast<double>(d.H) * static_cast<double>(d.I + d.H) < kWorthWaking) return false;
+  }
+  return true;
+}
+
+/// Runs calls that do not depend on each other side by side, or, `chained`, each behind the one before: a call takes a
+/// piece of its steps when the one before has gone through it.
+template <class Call>
+void run_all(std::vector<std::unique_ptr<Call>>& calls, bool chained) {
+  WithoutGil unlocked;
+  Team team(num_threads());
+  if (!one_thread_each(calls, team.size())) {
+    for (std::unique_ptr<Call>& call : calls) run_alone(*call, team, unlocked);
+    return;
+  }
+  std::vector<std::vector<StepRange>> ranges;
+  std::size_t longest = 0;
+  for (std::unique_ptr<Call>& call : calls) {
+    call->prepare(1);
+    ranges.push_back(pieces(*call));
+    longest = std::max(longest, ranges.back().size());
+  }
+  struct Wave {
+    std::vector<std::unique_ptr<Call>>& calls;
+    const std::vector<std::vector<StepRange>>& ranges;
+    std::size_t number;
+    bool chained;
+  };
+  const std::size_t waves = longest + (chained ? calls.size() - 1 : 0);
+  for (std::size_t number = 0; number < waves; ++number) {
+    if (number > 0) unlocked.let_python_interrupt();
+    Wave wave{calls, ranges, number, chained};
+    team.run(
+        static_cast<int>(calls.size()),
+        [](void* context, int member) {
+          const Wave& w = *static_cast<Wave*>(context);
+          const std::size_t k = static_cast<std::size_t>(member);
+          const std::size_t behind = w.chained ? k : 0;
+          if (w.number < behind || w.number - behind >= w.ranges[k].size()) return;
+          Team alone(1);
+          w.calls[k]->run(w.ranges[k][w.number - behind], alone);
+        },
+        &wave);
+  }
+}
+
+template <class Call>
+py::list results_of(std::vector<std::unique_ptr<Call>>& calls) {
+  py::list results;
+  for (std::unique_ptr<Call>& call : calls) results.append(call->result());
+  return results;
+}
+
+/// Arguments of a call by their names.
+class Named {
+ public:
+  explicit Named(const py::handle& arguments) : arguments_(py::cast<py::dict>(arguments)) {}
+
+  py::object operator[](const char* name) const {
+    return arguments_.contains(name) ? py::object(arguments_[name]) : py::none();
+  }
+  Weights& weights() const { return py::cast<Weights&>(arguments_["weights"]); }
+
+ private:
+  py::dict arguments_;
+};
+
+bool are_double(const py::list& calls) {
+  bool all = true;
+  bool any = false;
+  for (const py::handle& call : calls) {
+    const bool is_double = Named(call).weights().is_double();
+    all = all && is_double;
+    any = any || is_double;
+  }
+  if (all != any) throw py::type_error("calls: some weights are float32 and some float64; expected one type");
+  return any;
+}
+
+template <class Real>
+py::list forward_all(const py::list& calls, bool training, bool chained) {
+  std::vector<std::unique_ptr<ForwardCall<Real>>> jobs;
+  for (const py::handle& handle : calls) {
+    const Named call(handle);
+    const py::object x = chained && !jobs.empty() ? py::object(jobs.back()->output()) : call["x"];
+    jobs.push_back(
+        std::make_unique<ForwardCall<Real>>(call.weights(), x, call["h0"], call["c0"], call["slots"], training));
+  }
+  run_all(jobs, chained);
+  return results_of(jobs);
+}
+
+template <class Real>
+py::list backward_all(const py::list& calls, bool chained) {
+  std::vector<std::unique_ptr<BackwardCall<Real>>> jobs;
+  for (const py::handle& handle : calls) {
+    const Named call(handle);
+    const py::object dy = chained && !jobs.empty() ? jobs.back()->input_gradient() : call["dy"];
+    const BackwardInputs in{call["x"],     call["h"],     call["c"],     call["gates"], dy,
+                            call["dh_n"],  call["dc_n"],  call["dw_ih"], call["dw_hh"], call["db_ih"],
+                            call["db_hh"], call["slots"], call["dcells"], py::cast<bool>(call["need_dx"])};
+    jobs.push_back(std::make_unique<BackwardCall<Real>>(call.weights(), in));
+  }
+  run_all(jobs, chained);
+  return results_of(jobs);
 }
 
 /// The place to cut backward at or before step `wanted`, see CellKernels::backward_cut.
@@ -278,6 +434,19 @@ Index backward_cut(Weights& weights, Index steps, Index batch, const py::object&
 }  // namespace
 
 void bind_recurrent(py::module_& m) {
+  m.def(
+      "forward_all",
+      [](const py::list& calls, bool training, bool chained) {
+        return are_double(calls) ? forward_all<double>(calls, training, chained)
+                                 : forward_all<float>(calls, training, chained);
+      },
+      "calls"_a, py::kw_only(), "training"_a.noconvert(), "chained"_a.noconvert());
+  m.def(
+      "backward_all",
+      [](const py::list& calls, bool chained) {
+        return are_double(calls) ? backward_all<double>(calls, chained) : backward_all<float>(calls, chained);
+      },
+      "calls"_a, py::kw_only(), "chained"_a.noconvert());
   m.def("backward_cut", &backward_cut, py::kw_only(), "weights"_a, "steps"_a, "batch"_a, "slots"_a, "last"_a,
         "wanted"_a);
   m.def(
@@ -286,7 +455,7 @@ void bind_recurrent(py::module_& m) {
          const py::object& slots) {
         return with_real(weights, [&]<class Real>() {
           ForwardCall<Real> call(weights, x, h0, c0, slots, training);
-          run_forward(call);
+          run_on_all_threads(call);
           return call.result();
         });
       },
@@ -300,7 +469,7 @@ void bind_recurrent(py::module_& m) {
         const BackwardInputs in{x, h, c, gates, dy, dh_n, dc_n, dw_ih, dw_hh, db_ih, db_hh, slots, dcells, need_dx};
         return with_real(weights, [&]<class Real>() {
           BackwardCall<Real> call(weights, in);
-          run_backward(call);
+          run_on_all_threads(call);
           return call.result();
         });
       },

@@ -6,6 +6,7 @@ from rnnfast import _core, losses, schedules
 from rnnfast._checks import NonFiniteError
 from rnnfast._core import __version__, build_info, get_num_threads, set_num_threads
 from rnnfast._history import History
+from rnnfast._training import Training
 from rnnfast.callbacks import Callback, Checkpoint, EarlyStopping
 from rnnfast.diagnostics import GradientFlow, GradientFlowWarning, GradientWatch, LayerFlow, gradient_flow
 from rnnfast.initialisers import initialise
@@ -49,6 +50,7 @@ __all__ = [
     "Sequential",
     "Stream",
     "Tape",
+    "Training",
     "__version__",
     "build_info",
     "clip_grad_norm",

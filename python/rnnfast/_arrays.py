@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +27,23 @@ def float_dtype(dtype: Any, who: str) -> np.dtype[Any]:
     return found
 
 
+def is_exactly(value: Any, dtype: np.dtype[Any], axes: int | None = None) -> TypeGuard[Array]:
+    """Whether ``value`` is an aligned C-order array of ``dtype`` already, with so many axes."""
+    return (
+        type(value) is np.ndarray
+        and value.dtype == dtype
+        and (axes is None or value.ndim == axes)
+        and value.flags.carray
+    )
+
+
 def as_float_array(value: Any, dtype: np.dtype[Any], who: str) -> Array:
     """``value`` as an aligned C-order array of exactly ``dtype``.
 
     A copy is made only where the memory layout asks for one. The dtype is never converted: a silent cast
     would hide that data and parameters disagree. Lists of Python floats, which have no dtype, are accepted.
     """
-    if type(value) is np.ndarray and value.dtype == dtype and value.flags.carray:
+    if is_exactly(value, dtype):
         return value
     if is_torch_tensor(value):
         value = value.detach().numpy()

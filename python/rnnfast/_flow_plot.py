@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 COLOURS = ("#009e73", "#0072b2", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9")
 INK, GRID = "#222222", "#e6e6e6"
 # Room to the right of the curves for their labels, as a share of the width.
-LABELS = 0.36
+LABELS = 0.4
 
 
 def draw(flows: Mapping[str, GradientFlow], ax: Any = None) -> Any:

@@ -135,14 +135,14 @@ class Sequential(Layer):
     def evaluate(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         loss: str | Loss = "mse",
         batch_size: int = 256,
         *,
         lengths: Any = None,
         sample_weight: Any = None,
     ) -> float:
-        """Loss of the model on ``x`` and ``y``, as `fit` takes them.
+        """Loss of the model on ``x`` and ``y``, as `fit` takes them, an iterable of batches included.
 
         Returns
         -------
@@ -157,7 +157,13 @@ class Sequential(Layer):
         who = "Sequential.evaluate"
         batch_size = integer(who, "batch_size", batch_size, 1)
         loss = losses.get(loss, who)
-        data = Datasets(self, loss, who).arrays(x, y, batch_size, lengths, sample_weight)
+        datasets = Datasets(self, loss, who)
+        data: Data
+        if y is None:
+            _check_streamed(who, lengths, sample_weight)
+            data = datasets.stream(x, once_is_enough=True)
+        else:
+            data = datasets.arrays(x, y, batch_size, lengths, sample_weight)
         return mean_loss(self, data, loss)
 
     def fit(
@@ -308,9 +314,7 @@ class Sequential(Layer):
         datasets = Datasets(self, loss, who, options)
         data: Data
         if y is None:
-            if lengths is not None or sample_weight is not None:
-                name = "lengths" if lengths is not None else "sample_weight"
-                raise ValueError(f"{who}: {name} is given without y; expected them in the batches of x")
+            _check_streamed(who, lengths, sample_weight)
             data = datasets.stream(x, steps_per_epoch, once_is_enough=epochs == 1)
         else:
             if steps_per_epoch is not None:
@@ -412,6 +416,12 @@ def load(path: str | os.PathLike[str]) -> Sequential:
     from rnnfast.io import model_file
 
     return model_file.load(path)
+
+
+def _check_streamed(who: str, lengths: Any, sample_weight: Any) -> None:
+    for name, value in (("lengths", lengths), ("sample_weight", sample_weight)):
+        if value is not None:
+            raise ValueError(f"{who}: {name} is given without y; expected them in the batches of x")
 
 
 def _check_layers(layers: Sequence[Any]) -> None:

@@ -116,13 +116,14 @@ class Backward {
       for (Index r = 0; r < tile.rows; ++r) prefetch_step(t, first_row + tile.first_row + r, tile);
       gradient_through_gates(tile, t + 1, first_row, acc);
     }
-    for (Index r = 0; r < tile.rows; ++r) {
-      const Index row = first_row + tile.first_row + r;
-      for (Index u = 0; u < tile.blocks; ++u) {
-        const Index unit = (tile.first_block + u) * L;
-        const Vec<Real> dh =
-            inner ? load(acc.at(tile, r, u, 1)) : load_lanes(args.dh + row * d.H + unit, lanes_left<Real>(unit, d.H));
-        differentiate(t, row, unit, dh);
+    for (Index u = 0; u < tile.blocks; ++u) {
+      const Index unit = (tile.first_block + u) * L;
+      const Real* dh = inner ? acc.at(tile, 0, u, 1) : args.dh + (first_row + tile.first_row) * d.H + unit;
+      const Index stride = inner ? tile.blocks * L : d.H;
+      if (d.H - unit >= L) {
+        differentiate<true>(dh, stride, tile.rows, t, first_row + tile.first_row, unit);
+      } else {
+        differentiate<false>(dh, stride, tile.rows, t, first_row + tile.first_row, unit);
       }
     }
   }
@@ -137,33 +138,40 @@ class Backward {
     }
   }
 
-  void differentiate(Index t, Index row, Index unit, Vec<Real> dh) const {
-    const Index width = lanes_left<Real>(unit, d.H);
-    const Index output = (d.row(t) + row) * d.H + unit;
-    const Index before = (d.slot(t) + row) * d.H + unit;
-    const Index after = (d.slot(t + 1) + row) * d.H + unit;
-    const Index state = row * d.H + unit;
-    if (args.dy != nullptr) dh = dh + load_lanes(args.dy + output, width);
-    const Vec<Real> h_prev = load_lanes(args.h + before, width);
-    const Vec<Real> h = load_lanes(args.h + after, width);
-    Real* gate_row = da(t, row) + unit;
-    Vec<Real> gates[kPlanes];
-    if constexpr (CellMath::kKeepsGates) {
-      for (int plane = 0; plane < kPlanes; ++plane) gates[plane] = load_lanes(gate_row + plane * d.H, width);
+  /// The derivative of some rows and one block of units at step t; dL/dh without dy is in dh, rows dh_stride apart. Not
+  /// inlined, so that the constants of the activations stay in registers from row to row.
+  template <bool Full>
+  __attribute__((noinline)) void differentiate(const Real* dh, Index dh_stride, Index rows, Index t, Index first_row,
+                                               Index unit) const {
+    const Index width = Full ? L : d.H - unit;
+    const Index output = (d.row(t) + first_row) * d.H + unit;
+    const Index before = (d.slot(t) + first_row) * d.H + unit;
+    const Index after = (d.slot(t + 1) + first_row) * d.H + unit;
+    const Index state = first_row * d.H + unit;
+    Real* gate_row = da(t, first_row) + unit;
+    for (Index at = 0; at < rows * d.H; at += d.H, dh += dh_stride, gate_row += kPlanes * d.H) {
+      Vec<Real> dh_row = load_lanes(dh, width);
+      if (args.dy != nullptr) dh_row = dh_row + load_lanes(args.dy + output + at, width);
+      const Vec<Real> h_prev = load_lanes(args.h + before + at, width);
+      const Vec<Real> h = load_lanes(args.h + after + at, width);
+      Vec<Real> gates[kPlanes];
+      if constexpr (CellMath::kKeepsGates) {
+        for (int plane = 0; plane < kPlanes; ++plane) gates[plane] = load_lanes(gate_row + plane * d.H, width);
+      }
+      Vec<Real> c_prev{};
+      Vec<Real> c{};
+      Vec<Real> carry{};
+      if constexpr (CellMath::kHasCellState) {
+        c_prev = load_lanes(args.c + before + at, width);
+        c = load_lanes(args.c + after + at, width);
+        carry = load_lanes(args.dc + state + at, width);
+        if (args.dcells != nullptr) carry = carry + load_lanes(args.dcells + output + at, width);
+      }
+      CellMath::template derivative<Real>(gates, dh_row, h_prev, h, c_prev, c, carry);
+      if constexpr (CellMath::kHasCellState) store_lanes(args.dc + state + at, carry, width);
+      if constexpr (CellMath::kPassesStateOn) store_lanes(args.dh + state + at, carry, width);
+      for (int plane = 0; plane < kPlanes; ++plane) store_lanes(gate_row + plane * d.H, gates[plane], width);
     }
-    Vec<Real> c_prev{};
-    Vec<Real> c{};
-    Vec<Real> carry{};
-    if constexpr (CellMath::kHasCellState) {
-      c_prev = load_lanes(args.c + before, width);
-      c = load_lanes(args.c + after, width);
-      carry = load_lanes(args.dc + state, width);
-      if (args.dcells != nullptr) carry = carry + load_lanes(args.dcells + output, width);
-    }
-    CellMath::template derivative<Real>(gates, dh, h_prev, h, c_prev, c, carry);
-    if constexpr (CellMath::kHasCellState) store_lanes(args.dc + state, carry, width);
-    if constexpr (CellMath::kPassesStateOn) store_lanes(args.dh + state, carry, width);
-    for (int plane = 0; plane < kPlanes; ++plane) store_lanes(gate_row + plane * d.H, gates[plane], width);
   }
 
   /// args.dh = dL/dh before step t.

@@ -168,32 +168,45 @@ class Forward {
       if (at_once) multiply<P>(tile, acc.data + kInputPlane * L, kPlanes, x, pack.w_ih);
       multiply<P>(tile, acc.data + kRecurrentPlane * L, kPlanes, h_prev, pack.w_hh);
     }
-    for (Index r = 0; r < tile.rows; ++r) {
-      const Index row = first_row + tile.first_row + r;
-      for (Index u = 0; u < tile.blocks; ++u) {
-        finish(acc.at(tile, r, u, kPlanes), t, row, (tile.first_block + u) * L, gates.at(t, row));
+    for (Index u = 0; u < tile.blocks; ++u) {
+      const Index unit = (tile.first_block + u) * L;
+      if (d.H - unit >= L) {
+        finish<true>(acc.at(tile, 0, u, kPlanes), tile, t, first_row, unit, gates);
+      } else {
+        finish<false>(acc.at(tile, 0, u, kPlanes), tile, t, first_row, unit, gates);
       }
     }
   }
 
-  /// The cell of one row and one block of units, from its pre-activations.
-  void finish(const Real* acc, Index t, Index row, Index unit, Real* gate_row) const {
-    const Index width = lanes_left<Real>(unit, d.H);
-    Vec<Real> a[kPlanes];
-    for (int plane = 0; plane < kPlanes; ++plane) a[plane] = load(acc + plane * L);
-    const Vec<Real> h_prev = load_lanes(args.h + (d.slot(t) + row) * d.H + unit, width);
-    Real* h_new = args.h + (d.slot(t + 1) + row) * d.H + unit;
-    Vec<Real> c{};
+  /// The cells of a tile's rows and one block of units, from their pre-activations. Not inlined, so that the constants
+  /// of the activations stay in registers from row to row.
+  template <bool Full>
+  __attribute__((noinline)) void finish(const Real* acc, const TileRange& tile, Index t, Index first_row, Index unit,
+                                        const GateRows& gates) const {
+    const Index width = Full ? L : d.H - unit;
+    const Index first = first_row + tile.first_row;
+    const Real* h_prev = args.h + (d.slot(t) + first) * d.H + unit;
+    Real* h_new = args.h + (d.slot(t + 1) + first) * d.H + unit;
+    const Real* c_prev = nullptr;
+    Real* c_new = nullptr;
     if constexpr (CellMath::kHasCellState) {
-      c = load_lanes(args.c + ((training ? d.slot(t) : 0) + row) * d.H + unit, width);
-      const Vec<Real> h = CellMath::template step<Real>(a, h_prev, c);
-      store_lanes(args.c + ((training ? d.slot(t + 1) : 0) + row) * d.H + unit, c, width);
-      store_lanes(h_new, h, width);
-    } else {
-      store_lanes(h_new, CellMath::template step<Real>(a, h_prev, c), width);
+      c_prev = args.c + ((training ? d.slot(t) : 0) + first) * d.H + unit;
+      c_new = args.c + ((training ? d.slot(t + 1) : 0) + first) * d.H + unit;
     }
-    if (CellMath::kKeepsGates && training) {
-      for (int plane = 0; plane < kPlanes; ++plane) store_lanes(gate_row + plane * d.H + unit, a[plane], width);
+    Real* gate_row = gates.at(t, first) + unit;
+    for (Index r = 0; r < tile.rows; ++r, acc += tile.blocks * kPlanes * L) {
+      Vec<Real> a[kPlanes];
+      for (int plane = 0; plane < kPlanes; ++plane) a[plane] = load(acc + plane * L);
+      Vec<Real> c{};
+      if constexpr (CellMath::kHasCellState) c = load_lanes(c_prev + r * d.H, width);
+      const Vec<Real> h = CellMath::template step<Real>(a, load_lanes(h_prev + r * d.H, width), c);
+      if constexpr (CellMath::kHasCellState) store_lanes(c_new + r * d.H, c, width);
+      store_lanes(h_new + r * d.H, h, width);
+      if (CellMath::kKeepsGates && training) {
+        for (int plane = 0; plane < kPlanes; ++plane) {
+          store_lanes(gate_row + (r * kPlanes + plane) * d.H, a[plane], width);
+        }
+      }
     }
   }
 

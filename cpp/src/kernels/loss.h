@@ -10,9 +10,7 @@ namespace rnnfast::RNNFAST_ISA {
 /// exp(y) for y <= 0; NaN stays NaN.
 template <class Real>
 RNNFAST_INLINE Vec<Real> exp_of_negative(Vec<Real> y) {
-  const Vec<Real> limit = splat(-ExpConstants<Real>::kSigmoidLimit);
-  y = select<Real>(y < limit, limit, y);
-  const Exponential<Real> e = exponential<64, Real>(y);
+  const Exponential<Real> e = exponential<64, Real>(at_least(y, splat(ExpConstants<Real>::kSigmoidLeast)));
   return fma(e.scale, e.p, e.scale) * splat(Real(0x1p-64));
 }
 

@@ -77,9 +77,7 @@ struct Split {
     return low;
   }
 
-  static constexpr double kWorthWaking = 2e6;   // multiply-adds of a call: waking threads costs some 10 us
   static constexpr double kWorthBarrier = 6e4;  // multiply-adds of a step: some 2 us
-  static constexpr Index kRowsPerThread = 3;    // enough for a tile to be bound by arithmetic
 };
 
 }  // namespace rnnfast::RNNFAST_ISA

@@ -9,7 +9,7 @@
 #include <cstring>
 #include <type_traits>
 
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -94,6 +94,56 @@ RNNFAST_INLINE Vec<Real> as_real(Bits<Real> bits) {
   Vec<Real> v;
   std::memcpy(&v, &bits, sizeof v);
   return v;
+}
+
+/// x, but at least `low`; NaN stays NaN. Instructions for this exist, but compilers do not find them.
+RNNFAST_INLINE Vec<float> at_least(Vec<float> x, Vec<float> low) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_max_ps(0xFFFF, low, x);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(low, x);
+#elif defined(__SSE2__)
+  return _mm_max_ps(low, x);
+#else
+  return x < low ? low : x;
+#endif
+}
+
+RNNFAST_INLINE Vec<double> at_least(Vec<double> x, Vec<double> low) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_max_pd(0xFF, low, x);
+#elif defined(__AVX2__)
+  return _mm256_max_pd(low, x);
+#elif defined(__SSE2__)
+  return _mm_max_pd(low, x);
+#else
+  return x < low ? low : x;
+#endif
+}
+
+/// x, but at most `high`; NaN stays NaN.
+RNNFAST_INLINE Vec<float> at_most(Vec<float> x, Vec<float> high) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_min_ps(0xFFFF, high, x);
+#elif defined(__AVX2__)
+  return _mm256_min_ps(high, x);
+#elif defined(__SSE2__)
+  return _mm_min_ps(high, x);
+#else
+  return high < x ? high : x;
+#endif
+}
+
+RNNFAST_INLINE Vec<double> at_most(Vec<double> x, Vec<double> high) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_min_pd(0xFF, high, x);
+#elif defined(__AVX2__)
+  return _mm256_min_pd(high, x);
+#elif defined(__SSE2__)
+  return _mm_min_pd(high, x);
+#else
+  return high < x ? high : x;
+#endif
 }
 
 /// a*b + c, rounded once where the instruction set has a fused multiply-add. Units are compiled with

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +43,19 @@ class Masks(NamedTuple):
 
 
 NO_MASKS = Masks(None, None, None)
+
+# dL/dx in the kernels' order if it was wanted, and those of the initial states by row.
+Backpropagated = tuple[Array | None, Array, Array | None]
+
+
+class ForwardCall(NamedTuple):
+    """What one direction takes, in the kernels' order."""
+
+    way: Way
+    x: Array
+    h0: Array
+    c0: Array | None
+    masks: Masks
 
 
 class Trace:
@@ -83,6 +97,18 @@ class Trace:
             return planes.reshape(*planes.shape[:-2], -1)
         hidden = self.c.shape[-1] if self.c is not None else self.h.shape[-1]
         return self.gates[..., : count * hidden]
+
+
+class BackwardCall(NamedTuple):
+    """What one direction takes on the way back, in the kernels' order; None for zeros."""
+
+    trace: Trace
+    gates: Array | None  # overwritten
+    dy: Array | None
+    dcells: Array | None
+    dh: Array | None  # of the last states, by row
+    dc: Array | None
+    need_dx: bool
 
 
 class PlainKernels:
@@ -175,14 +201,14 @@ class Direction:
         }
         self.kernels = PlainKernels(cell, arrays) if plain else OptionKernels(cell, arrays, options, connections)
 
-    def forward(self, way: Way, x: Array, h0: Array, c0: Array | None, training: bool, masks: Masks) -> Trace:
+    def forward(self, call: ForwardCall, training: bool) -> Trace:
         """Run all steps. In training everything is kept; otherwise ``c`` of the result is the last one, by row."""
+        way, x, h0, c0, masks = call
         return Trace(way, x, *self.kernels.forward(x, h0, c0, way.slots, training, masks), masks)
 
-    def forward_in_segments(
-        self, way: Way, x: Array, h0: Array, c0: Array | None, masks: Masks, spacing: int
-    ) -> tuple[Trace, Array | None]:
+    def forward_in_segments(self, call: ForwardCall, spacing: int) -> tuple[Trace, Array | None]:
         """Forward that keeps cell states before some steps only; also the last cell state by row."""
+        way, x, h0, c0, masks = call
         trace = Trace(way, x, _in_slots(way, h0), None, None, masks)
         trace.cuts = self._cuts(way, spacing)
         last_c = None if c0 is None else c0.copy()
@@ -197,46 +223,31 @@ class Direction:
                 last_c[: part.sequences] = c
         return trace, last_c
 
-    def backward(
-        self,
-        trace: Trace,
-        gates: Array | None,
-        dy: Array | None,
-        dcells: Array | None,
-        dh: Array | None,
-        dc: Array | None,
-        grads: Mapping[str, Array],
-        need_dx: bool,
-    ) -> tuple[Array | None, Array, Array | None]:
-        """dL/dx in the kernels' order, and those of the initial states by row; ``grads`` are added to."""
-        if trace.cuts:
-            return self._backward_in_segments(trace, dy, dcells, dh, dc, grads, need_dx)
-        return self.kernels.backward(
-            trace.masks,
-            x=trace.x,
-            h=trace.h,
-            c=trace.c,
-            gates=gates,
-            dy=dy,
-            dcells=dcells,
-            dh_n=dh,
-            dc_n=dc,
-            slots=trace.way.slots,
-            need_dx=need_dx,
-            **self._own(grads),
-        )
+    def backward(self, call: BackwardCall, grads: Mapping[str, Array]) -> Backpropagated:
+        """Go back through all steps; ``grads`` are added to."""
+        if call.trace.cuts:
+            return self._backward_in_segments(call, grads)
+        return self.kernels.backward(call.trace.masks, **self.backward_arguments(call, grads))
 
-    def _backward_in_segments(
-        self,
-        trace: Trace,
-        dy: Array | None,
-        dcells: Array | None,
-        dh: Array | None,
-        dc: Array | None,
-        grads: Mapping[str, Array],
-        need_dx: bool,
-    ) -> tuple[Array | None, Array, Array | None]:
+    def backward_arguments(self, call: BackwardCall, grads: Mapping[str, Array]) -> dict[str, Any]:
+        trace, gates, dy, dcells, dh, dc, need_dx = call
+        return {
+            "x": trace.x,
+            "h": trace.h,
+            "c": trace.c,
+            "gates": gates,
+            "dy": dy,
+            "dcells": dcells,
+            "dh_n": dh,
+            "dc_n": dc,
+            "slots": trace.way.slots,
+            "need_dx": need_dx,
+            **self._own(grads),
+        }
+
+    def _backward_in_segments(self, call: BackwardCall, grads: Mapping[str, Array]) -> Backpropagated:
         """Every segment is run again before its gradients are found."""
+        trace, _, dy, dcells, dh, dc, need_dx = call
         way = trace.way
         dx = np.empty_like(trace.x) if need_dx else None
         dh = np.zeros((way.sequences, trace.h.shape[-1]), trace.h.dtype) if dh is None else dh.copy()
@@ -286,6 +297,47 @@ class Direction:
             last = self.kernels.cut(way, last, max(0, last - spacing))
             cuts.append(last)
         return cuts[::-1]
+
+
+def forward_together(parts: Sequence[Direction], calls: Sequence[ForwardCall], training: bool) -> list[Trace]:
+    """Calls of two directions, or of layers, each of which takes the output of the one before in place of ``x``."""
+    chained = len(calls) > 1 and calls[0].way is calls[1].way
+    if len(calls) > 1 and all(isinstance(part.kernels, PlainKernels) for part in parts):
+        named = [
+            {"weights": part.kernels.weights, "x": x, "h0": h0, "c0": c0, "slots": way.slots}
+            for part, (way, x, h0, c0, _) in zip(parts, calls, strict=True)
+        ]
+        results = _core.forward_all(named, training=training, chained=chained)
+        traces = [Trace(call.way, call.x, *result, call.masks) for call, result in zip(calls, results, strict=True)]
+        if chained:
+            for below, trace in itertools.pairwise(traces):
+                trace.x = below.output
+        return traces
+    traces = []
+    for part, call in zip(parts, calls, strict=True):
+        traces.append(part.forward(call._replace(x=traces[-1].output) if chained and traces else call, training))
+    return traces
+
+
+def backward_together(
+    parts: Sequence[Direction], calls: Sequence[BackwardCall], grads: Mapping[str, Array]
+) -> list[Backpropagated]:
+    """The same on the way back. Of layers the last call comes first, and hands its dL/dx to the one before as dL/dy."""
+    chained = len(calls) > 1 and calls[0].trace.way is calls[1].trace.way
+    segmented = any(call.trace.cuts for call in calls)
+    if len(calls) > 1 and not segmented and all(isinstance(part.kernels, PlainKernels) for part in parts):
+        named = [
+            {"weights": part.kernels.weights, **part.backward_arguments(call, grads)}
+            for part, call in zip(parts, calls, strict=True)
+        ]
+        order = -1 if chained else 1
+        return _core.backward_all(named[::order], chained=chained)[::order]
+    if not chained:
+        return [part.backward(call, grads) for part, call in zip(parts, calls, strict=True)]
+    results: list[Backpropagated] = []
+    for part, call in zip(reversed(parts), reversed(calls), strict=True):
+        results.append(part.backward(call._replace(dy=results[-1][0]) if results else call, grads))
+    return results[::-1]
 
 
 def rows_of(array: Array | None, rows: slice) -> Array | None:

@@ -41,10 +41,32 @@ def parse_connections(who: str, name: str, mask: Any, gates: int, shape: tuple[i
 
 def share_of_blocks(mask: Array) -> float:
     """Share of the blocks of 16 rows and 8 columns in which there is a connection."""
+    return float(_blocks(mask, 8).mean())
+
+
+def absent(mask: Array, sparse: bool) -> Array:
+    """Places in a weight's gradient, counted along its rows, that have to be set to 0.
+
+    Sparse kernels write only where a block of 16 rows and a register's columns, at most 16, has a connection.
+    """
+    missing: Array = np.logical_not(mask)
+    if sparse:
+        rows, columns = mask.shape
+        written = _blocks(mask, 16)
+        # Gates that are multiplied on their own count their blocks from their own first row.
+        written[1:] |= written[:-1].copy()
+        written[:-1] |= written[1:].copy()
+        missing &= written.repeat(16, axis=0).repeat(16, axis=1)[:rows, :columns]
+    return np.flatnonzero(missing)
+
+
+def _blocks(mask: Array, width: int) -> Array:
+    """Whether each block of 16 rows and ``width`` columns has a connection."""
     rows, columns = mask.shape
-    padded = np.zeros((-(-rows // 16) * 16, -(-columns // 8) * 8), bool)
+    padded = np.zeros((-(-rows // 16) * 16, -(-columns // width) * width), bool)
     padded[:rows, :columns] = mask
-    return float(padded.reshape(padded.shape[0] // 16, 16, -1, 8).any(axis=(1, 3)).mean())
+    blocks: Array = np.asarray(padded.reshape(padded.shape[0] // 16, 16, -1, width).any(axis=(1, 3)))
+    return blocks
 
 
 def encode(mask: Array) -> dict[str, Any]:

@@ -10,11 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast._arrays import Array, as_float_array
+from rnnfast import _core
+from rnnfast._arrays import Array, as_float_array, is_exactly
 from rnnfast._checks import integer, number
 from rnnfast.layers import masks as masks_
 from rnnfast.layers.base import PLAIN, Layer, Run
-from rnnfast.layers.direction import NO_MASKS, Direction, Masks
+from rnnfast.layers.direction import (
+    NO_MASKS,
+    BackwardCall,
+    Direction,
+    ForwardCall,
+    Masks,
+    backward_together,
+    forward_together,
+)
 from rnnfast.layers.options import CellOptions, parse_flag
 from rnnfast.layers.sequences import Way, check_lengths, check_resets, ways
 from rnnfast.layers.stream import Stream
@@ -150,7 +159,14 @@ class RecurrentLayer(Layer):
         self._parts = [
             Direction(self._cell, suffix, self.parameters, self.options, sparse) for suffix in self._suffixes()
         ]
+        self._absent = {
+            f"weight_{name[2:]}_l0": masks_.absent(mask, sparse[name] is not None)
+            for name, mask in (("w_ih", self.mask_ih), ("w_hh", self.mask_hh))
+            if mask is not None
+        }
         weights = [part.kernels.weights for part in self._parts]
+        simple = len(weights) == 1 and self._read_out is None and not self.batch_first
+        self._direct = weights[0] if simple and isinstance(weights[0], _core.Weights) else None
 
         def invalidate() -> None:
             for one in weights:
@@ -172,7 +188,8 @@ class RecurrentLayer(Layer):
     # Copies and pickles share nothing with the layer: their kernels see their own parameters.
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_parts", "_calls")}
+        made_anew = ("_parts", "_direct", "_calls", "_absent")
+        return {name: value for name, value in self.__dict__.items() if name not in made_anew}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -234,10 +251,41 @@ class RecurrentLayer(Layer):
         ValueError
             If a shape does not fit, or a length is below 0 or above T.
         """
+        if self._direct is not None and lengths is None and resets is None:
+            result = self._call_directly(self._direct, x, state)
+            if result is not None:
+                return result
         who = type(self).__name__
         x, states, lengths, resets, layout = self._inputs(who, x, state, lengths, resets)
         y, h, c = self._run(x, states, lengths, resets, None)
         return from_time_major(y, layout), self._state(h, c, layout)
+
+    def _call_directly(self, weights: _core.Weights, x: Any, state: State) -> tuple[Array, State] | None:
+        """The result of a call whose arrays are as the kernels take them; None: take the long way, which judges them.
+
+        Small calls are mostly Python otherwise.
+        """
+        if not (is_exactly(x, self.dtype, 3) and x.shape[2] == self.input_size):
+            return None
+        shape = (1, x.shape[1], self.hidden_size)
+        if state is None and not self.learn_initial_state:
+            zeros = np.zeros(shape, self.dtype)
+            state = (zeros, zeros) if self._has_cell_state else zeros
+        if not self._has_cell_state:
+            if not (is_exactly(state, self.dtype, 3) and state.shape == shape):
+                return None
+            h, _, _ = _core.forward(weights=weights, x=x, h0=state[0], c0=None, training=False)
+            return h[1:], h[-1:].copy()
+        if type(state) is not tuple or len(state) != 2:
+            return None
+        h0, c0 = state
+        if not (is_exactly(h0, self.dtype, 3) and h0.shape == shape):
+            return None
+        if not (is_exactly(c0, self.dtype, 3) and c0.shape == shape):
+            return None
+        h, c, _ = _core.forward(weights=weights, x=x, h0=h0[0], c0=c0[0], training=False)
+        assert c is not None
+        return h[1:], (h[-1:].copy(), c[None])
 
     def forward(
         self,
@@ -383,44 +431,49 @@ class RecurrentLayer(Layer):
             self._draw_masks(tape, steps, batch, entropy)
         if spacing == 0:
             spacing = max(1, math.isqrt(steps))
-        place = 0
-        for level in range(self.num_layers):
-            if tape is not None:
-                tape._inputs.append(x)
-            y: Array | None = None
-            for d, way in enumerate(both):
-                part = self._parts[place]
+        for places in self._groups(both, {} if tape is None else tape.masks, spacing):
+            parts = [self._parts[place] for place in places]
+            calls = []
+            for place, part in zip(places, parts, strict=True):
+                way = both[place % self._directions]
                 h0, c0 = self._initial(place, batch, states)
                 masks = NO_MASKS if tape is None else self._masks_of(tape, part.suffix, way)
-                arguments = (way, way.gather(x), way.initial(h0), None if c0 is None else way.initial(c0))
-                segmented = spacing is not None and way.steps * way.sequences > 0
-                if segmented:
-                    trace, last_c = part.forward_in_segments(*arguments, masks, spacing or 1)
-                else:
-                    trace = part.forward(*arguments, tape is not None, masks)
-                    last_c = trace.c
-                h_n[place] = way.final(trace.h)
+                c_rows = None if c0 is None else way.initial(c0)
+                calls.append(ForwardCall(way, way.gather(x), way.initial(h0), c_rows, masks))
+            if spacing is None or not steps * batch:
+                traces = forward_together(parts, calls, tape is not None)
+                last_c = [trace.c for trace in traces]
+            else:
+                pairs = [part.forward_in_segments(call, spacing) for part, call in zip(parts, calls, strict=True)]
+                traces, last_c = [trace for trace, _ in pairs], [c for _, c in pairs]
+            for place, trace, c in zip(places, traces, last_c, strict=True):
+                h_n[place] = trace.way.final(trace.h)
                 if c_n is not None:
-                    assert last_c is not None
-                    in_slots = tape is not None and not segmented
-                    c_n[place] = way.final(last_c) if in_slots else way.final_of_rows(last_c)
-                if tape is not None:
-                    tape._traces.append(trace)
-                if self._directions == 1 and way.slots is None:
-                    y = trace.output
-                else:
-                    if y is None:
-                        y = np.zeros((steps, batch, self._directions * width), self.dtype)
-                    way.scatter(trace.output, y[..., d * width : (d + 1) * width])
-                place += 1
-            assert y is not None
-            x = y
-            dropout = None if tape is None else tape.masks.get(f"dropout_l{level}")
+                    assert c is not None
+                    c_n[place] = trace.way.final(c) if c is trace.c and tape is not None else trace.way.final_of_rows(c)
+            if tape is not None:
+                tape._inputs += [x, *(trace.output for trace in traces[:-1])] if self._directions == 1 else [x]
+                tape._traces += traces
+            if self._directions == 1 and traces[-1].way.slots is None:
+                x = traces[-1].output
+            else:
+                x = np.zeros((steps, batch, self._directions * width), self.dtype)
+                for d, trace in enumerate(traces):
+                    trace.way.scatter(trace.output, x[..., d * width : (d + 1) * width])
+            dropout = None if tape is None else tape.masks.get(f"dropout_l{places[-1] // self._directions}")
             if dropout is not None:
                 x = x * dropout
         if self._read_out is not None:
             x = x[..., self._read_out]
         return x, h_n, c_n
+
+    def _groups(self, both: Sequence[Way], masks: Mapping[str, Array], spacing: int | None) -> list[list[int]]:
+        """Places whose calls are made together: the directions of a layer, or all layers if each only needs the one
+        below to be ahead of it."""
+        if self._directions == 1 and both[0].slots is None and not masks and spacing is None:
+            return [list(range(self.num_layers))]
+        D = self._directions
+        return [list(range(level * D, (level + 1) * D)) for level in range(self.num_layers)]
 
     def _initial(self, place: int, batch: int, states: tuple[Array, Array | None] | None) -> tuple[Array, Array | None]:
         if states is not None:
@@ -514,49 +567,49 @@ class RecurrentLayer(Layer):
 
         dh0: Array = np.empty((count, batch, width), self.dtype)
         dc0: Array | None = np.empty((count, batch, self.hidden_size), self.dtype) if self._has_cell_state else None
-        for level in reversed(range(self.num_layers)):
-            dropout = tape.masks.get(f"dropout_l{level}")
+        ways_of = [trace.way for trace in tape._traces[: self._directions]]
+        segmented = any(trace.cuts for trace in tape._traces)
+        for places in reversed(self._groups(ways_of, tape.masks, 0 if segmented else None)):
+            dropout = tape.masks.get(f"dropout_l{places[-1] // self._directions}")
             if dropout is not None and dy is not None:
                 dy = dy * dropout
-            dx: Array | None = None
-            for d in range(self._directions):
-                place = level * self._directions + d
+            calls = []
+            for d, place in enumerate(places):
                 trace = tape._traces[place]
-                way = trace.way
                 own = dy if dy is None or self._directions == 1 else dy[..., d * width : (d + 1) * width]
-                gates = trace.gates.copy() if keep and trace.gates is not None else trace.gates
-                dx_rows, dh_rows, dc_rows = self._parts[place].backward(
-                    trace,
-                    gates,
-                    None if own is None else np.ascontiguousarray(way.gather(own)),
-                    None if dcells is None else np.ascontiguousarray(way.gather(dcells[:, :, place])),
-                    None if dh_n is None else way.final_back(dh_n[place]),
-                    None if dc_n is None else way.final_back(dc_n[place]),
-                    grads,
-                    need_dx or level > 0,
+                calls.append(
+                    BackwardCall(
+                        trace,
+                        trace.gates.copy() if keep and trace.gates is not None else trace.gates,
+                        None if own is None else np.ascontiguousarray(trace.way.gather(own)),
+                        None if dcells is None else np.ascontiguousarray(trace.way.gather(dcells[:, :, place])),
+                        None if dh_n is None else trace.way.final_back(dh_n[place]),
+                        None if dc_n is None else trace.way.final_back(dc_n[place]),
+                        need_dx or place >= self._directions,
+                    )
                 )
-                dh0[place] = way.initial_back(dh_rows)
+            results = backward_together([self._parts[place] for place in places], calls, grads)
+            for place, call, (_, dh_rows, dc_rows) in zip(places, calls, results, strict=True):
+                dh0[place] = call.trace.way.initial_back(dh_rows)
                 if dc0 is not None:
                     assert dc_rows is not None
-                    dc0[place] = way.initial_back(dc_rows)
+                    dc0[place] = call.trace.way.initial_back(dc_rows)
+            if self._directions == 1 and calls[0].trace.way.slots is None:
+                dy = results[0][0]
+                continue
+            dy = None
+            for call, (dx_rows, _, _) in zip(calls, results, strict=True):
                 if dx_rows is not None:
-                    if way.slots is None and d == 0 and self._directions == 1:
-                        dx = dx_rows
-                    elif d == 0:
-                        dx = np.zeros((steps, batch, dx_rows.shape[-1]), self.dtype)
-                        way.scatter(dx_rows, dx)
-                    else:
-                        assert dx is not None
-                        other = np.zeros_like(dx)
-                        way.scatter(dx_rows, other)
-                        dx += other
-            dy = dx
+                    dx = np.zeros((steps, batch, dx_rows.shape[-1]), self.dtype)
+                    call.trace.way.scatter(dx_rows, dx)
+                    dy = dx if dy is None else dy + dx
         if tape._learned:
             for place, part in enumerate(self._parts):
                 grads[f"initial_h_{part.suffix}"][...] = dh0[place].sum(axis=0)
                 if dc0 is not None:
                     grads[f"initial_c_{part.suffix}"][...] = dc0[place].sum(axis=0)
-        self._mask(grads)
+        for name, absent in self._absent.items():
+            grads[name].reshape(-1)[absent] = 0
         return dy, dh0, dc0, layout
 
     # Shapes in and out.
