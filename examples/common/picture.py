@@ -1,0 +1,54 @@
+"""The look of the pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rnnfast.cli.errors import CliError
+from rnnfast.cli.output import write_whole
+
+INK, MUTED, GRID = "#222222", "#8a8a8a", "#e6e6e6"
+# Okabe & Ito's colours, told apart with any colour vision.
+COLOURS = {"FFNN": "#e69f00", "RNN": "#009e73", "LSTM": "#0072b2", "GRU": "#cc79a7"}
+NAIVE_STYLES = ("--", ":", "-.", (0, (5, 1)), (0, (1, 1)))
+
+
+def figure(width: float, height: float) -> Any:
+    """A figure that is drawn without a display."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise CliError(f"matplotlib is needed for the picture ({error}); pip install 'rnnfast[examples]'") from None
+    picture = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(picture)
+    return picture
+
+
+def style(axes: Any, title: str, x: str = "", y: str = "") -> None:
+    """Title, names of the axes, a light grid, no box."""
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(color=GRID, lw=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def learning(axes: Any, networks: list[Any], y: str) -> None:
+    """Validation loss over the epochs of each network's models, a dot where it was lowest."""
+    for network in networks:
+        colour = COLOURS[network.kind]
+        for k, (history, best) in enumerate(zip(network.histories, network.best, strict=True)):
+            losses = history.val_loss
+            axes.plot(range(1, len(losses) + 1), losses, color=colour, lw=1.4, label=None if k else network.kind)
+            axes.plot(best, losses[best - 1], marker="o", ms=5, color=colour)
+    style(axes, "Learning: the validation loss, its lowest point", "epoch", y)
+    axes.legend(frameon=False, fontsize=9)
+
+
+def save(picture: Any, path: Path) -> None:
+    """Write a PNG; the same picture gives the same bytes."""
+    write_whole(path, lambda part: picture.savefig(part, format="png", metadata={"Software": None}))
+    print(f"picture: {path}")
