@@ -355,7 +355,7 @@ def test_every_epoch_has_all_samples_in_an_order_of_its_own():
 
     def orders(seed, shuffle=True):
         data = Minibatches(samples, samples, 6, shuffle, seed)
-        epochs = [[x for x, _ in data.epoch(epoch)] for epoch in range(3)]
+        epochs = [[batch.x for batch in data.epoch(epoch)] for epoch in range(3)]
         assert all([len(x) for x in epoch] == [6, 6, 6, 2] for epoch in epochs)
         return [np.concatenate(epoch).tolist() for epoch in epochs]
 
@@ -526,10 +526,10 @@ class Interrupting(rf.SGD):
         super().__init__(lr)
         self.at = at
 
-    def _find_delta(self, g, state):
-        if state.step == self.at:
+    def _arguments(self, step):
+        if step == self.at:
             os.kill(os.getpid(), signal.SIGINT)
-        super()._find_delta(g, state)
+        return super()._arguments(step)
 
 
 @pytest.fixture
@@ -789,7 +789,7 @@ def test_layers(make, error, message):
             "Sequential.fit: validation_data is ndarray; expected a tuple",
         ),
         (
-            {"validation_data": (1, 2, 3)},
+            {"validation_data": (1, 2, 3, 4)},
             TypeError,
             "Sequential.fit: validation_data is tuple; expected a tuple (x, y)",
         ),

@@ -7,5 +7,6 @@ PYBIND11_MODULE(_core, m) {
   rnnfast::bindings::bind_weights(m);
   rnnfast::bindings::bind_recurrent(m);
   rnnfast::bindings::bind_stream(m);
+  rnnfast::bindings::bind_optim(m);
   rnnfast::bindings::bind_testing(m);
 }

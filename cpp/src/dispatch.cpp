@@ -8,6 +8,7 @@
 #include "isa/isa.h"
 #include "rnnfast/activations.h"
 #include "rnnfast/cpu.h"
+#include "rnnfast/optim.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -171,5 +172,44 @@ template void sigmoid<float>(const float*, float*, Index) noexcept;
 template void sigmoid<double>(const double*, double*, Index) noexcept;
 template void tanh<float>(const float*, float*, Index) noexcept;
 template void tanh<double>(const double*, double*, Index) noexcept;
+
+template <class Real>
+bool optimizer_step(Rule rule, const OptimizerStep<Real>& step) noexcept {
+  return table<Real>().optim.step[static_cast<int>(rule)](step);
+}
+template <class Real>
+bool all_finite(const Real* x, Index count) noexcept {
+  return table<Real>().optim.all_finite(x, count);
+}
+template <class Real>
+double norm(const Real* x, Index count) noexcept {
+  return table<Real>().optim.norm(x, count);
+}
+template <class Real>
+void scale(Real* x, Real factor, Index count) noexcept {
+  table<Real>().optim.scale(x, factor, count);
+}
+template <class Real>
+void clip(Real* x, Real limit, Index count) noexcept {
+  table<Real>().optim.clip(x, limit, count);
+}
+template <class Real>
+void add_scaled(Real* sum, const Real* x, Real factor, Index count) noexcept {
+  table<Real>().optim.add_scaled(sum, x, factor, count);
+}
+template <class Real>
+void add_rows(Real* target, const Index* index, const Real* rows, Index count, Index width) noexcept {
+  table<Real>().optim.add_rows(target, index, rows, count, width);
+}
+#define RNNFAST_OPTIM(REAL)                                                      \
+  template bool optimizer_step<REAL>(Rule, const OptimizerStep<REAL>&) noexcept; \
+  template bool all_finite<REAL>(const REAL*, Index) noexcept;                   \
+  template double norm<REAL>(const REAL*, Index) noexcept;                       \
+  template void scale<REAL>(REAL*, REAL, Index) noexcept;                        \
+  template void clip<REAL>(REAL*, REAL, Index) noexcept;                         \
+  template void add_scaled<REAL>(REAL*, const REAL*, REAL, Index) noexcept;      \
+  template void add_rows<REAL>(REAL*, const Index*, const REAL*, Index, Index) noexcept;
+RNNFAST_OPTIM(float)
+RNNFAST_OPTIM(double)
 
 }  // namespace rnnfast

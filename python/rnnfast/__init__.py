@@ -2,11 +2,14 @@
 
 import os as _os
 
-from rnnfast import _core, losses
+from rnnfast import _core, losses, schedules
 from rnnfast._checks import NonFiniteError
 from rnnfast._core import __version__, build_info, get_num_threads, set_num_threads
 from rnnfast._history import History
+from rnnfast.callbacks import Callback, Checkpoint, EarlyStopping
 from rnnfast.layers.dense import Dense
+from rnnfast.layers.dropout import Dropout
+from rnnfast.layers.embedding import Embedding
 from rnnfast.layers.gru import GRU
 from rnnfast.layers.last import Last
 from rnnfast.layers.lstm import LSTM
@@ -14,7 +17,7 @@ from rnnfast.layers.recurrent import Gradients, Tape
 from rnnfast.layers.rnn import RNN
 from rnnfast.layers.stream import Stream
 from rnnfast.model import Sequential, load
-from rnnfast.optim import SGD, Adam, Optimizer, clip_grad_norm
+from rnnfast.optim import SGD, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 
 __all__ = [
     "GRU",
@@ -22,21 +25,30 @@ __all__ = [
     "RNN",
     "SGD",
     "Adam",
+    "AdamW",
+    "Callback",
+    "Checkpoint",
     "Dense",
+    "Dropout",
+    "EarlyStopping",
+    "Embedding",
     "Gradients",
     "History",
     "Last",
     "NonFiniteError",
     "Optimizer",
+    "RMSprop",
     "Sequential",
     "Stream",
     "Tape",
     "__version__",
     "build_info",
     "clip_grad_norm",
+    "clip_grad_value",
     "get_num_threads",
     "load",
     "losses",
+    "schedules",
     "set_num_threads",
 ]
 

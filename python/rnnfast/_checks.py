@@ -32,8 +32,19 @@ def number(who: str, name: str, value: Any, low: float, below: float = math.inf)
     return float(value)
 
 
-def all_finite(flat: Array) -> bool:
-    """Whether no element of a vector is NaN or infinite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        # The sum of squares takes a quarter of the time of isfinite. It is infinite for large finite numbers, too.
-        return math.isfinite(flat.dot(flat)) or bool(np.isfinite(flat).all())
+def valid_lengths(who: str, lengths: Any, count: int, steps: int) -> Array:
+    """``lengths`` as an array of ``count`` numbers 0..``steps``; TypeError or ValueError naming ``who`` if not."""
+    try:
+        array = np.asarray(lengths)
+    except ValueError as error:
+        raise TypeError(f"{who}: lengths is not an array: {error}") from None
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"{who}: lengths has dtype {array.dtype}; expected integers")
+    if array.shape != (count,):
+        raise ValueError(f"{who}: lengths has shape {array.shape}; expected (N,) = ({count},), N from x")
+    array = array.astype(np.intp)
+    wrong = (array < 0) | (array > steps)
+    if wrong.any():
+        n = int(wrong.argmax())
+        raise ValueError(f"{who}: lengths[{n}] is {array[n]}; expected 0..{steps}, the steps of x")
+    return array

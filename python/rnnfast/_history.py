@@ -16,6 +16,8 @@ class History:
         Loss on the validation data after the epoch; empty without validation data.
     seconds : list of float
         Duration of the epoch, validation included.
+    lr : list of float
+        Learning rate at the end of the epoch.
     interrupted : bool
         Whether Ctrl-C ended the training.
     """
@@ -24,11 +26,13 @@ class History:
         self.loss: list[float] = []
         self.val_loss: list[float] = []
         self.seconds: list[float] = []
+        self.lr: list[float] = []
         self.interrupted = False
 
-    def append(self, loss: float, val_loss: float | None, seconds: float) -> None:
+    def append(self, loss: float, val_loss: float | None, seconds: float, lr: float) -> None:
         """Record an epoch."""
         self.loss.append(loss)
+        self.lr.append(lr)
         self.seconds.append(seconds)
         if val_loss is not None:
             self.val_loss.append(val_loss)

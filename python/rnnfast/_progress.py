@@ -38,9 +38,9 @@ class Silence(Lines):
 class Bar(Lines):
     """One tqdm bar over the epochs."""
 
-    def __init__(self, epochs: int, tqdm: Any) -> None:
+    def __init__(self, epochs: int, done: int, tqdm: Any) -> None:
         super().__init__(epochs)
-        self.bar = tqdm(total=epochs, unit="epoch", file=sys.stderr)
+        self.bar = tqdm(total=epochs, initial=done, unit="epoch", file=sys.stderr)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.bar.close()
@@ -50,12 +50,12 @@ class Bar(Lines):
         self.bar.update(1)
 
 
-def progress(show: bool, epochs: int) -> Lines:
-    """What `fit` tells about its epochs; a context manager."""
+def progress(show: bool, epochs: int, done: int) -> Lines:
+    """What `fit` tells about its epochs, of which some may be ``done``; a context manager."""
     if not show:
         return Silence(epochs)
     try:
         from tqdm import tqdm  # type: ignore[import-untyped]
     except ImportError:
         return Lines(epochs)
-    return Bar(epochs, tqdm)
+    return Bar(epochs, done, tqdm)

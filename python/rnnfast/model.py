@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rnnfast import losses
-from rnnfast._arrays import Array
-from rnnfast._batches import Minibatches, Samples
+from rnnfast import _core, losses
+from rnnfast._arrays import Array, is_torch_tensor
+from rnnfast._batches import Batch, Minibatches, Samples
 from rnnfast._checks import integer, number
 from rnnfast._history import History
-from rnnfast._layout import Layout, check_finite
-from rnnfast._training import Callback, Training, mean_loss
+from rnnfast._layout import Layout
+from rnnfast._streams import Stream
+from rnnfast._training import Callback, Data, Options, Training, mean_loss
 from rnnfast.layers.base import PLAIN, JoinedParameters, Layer, Run
 from rnnfast.losses import Loss
 from rnnfast.optim import Adam, Optimizer
+from rnnfast.schedules import Schedule
 
 
 class Sequential(Layer):
@@ -40,6 +42,8 @@ class Sequential(Layer):
         All of them in one buffer, named as in ``torch.nn.Sequential``: "0.weight_ih_l0", "2.bias".
     batch_first : bool or None
         Layout of sequences, None without recurrent layers.
+    gives_sequence : bool
+        Whether there is an output for every step.
 
     Raises
     ------
@@ -57,8 +61,8 @@ class Sequential(Layer):
         _check_time(layers)
         self.dtype = _common_dtype(layers)
         self.parameters = JoinedParameters({str(k): layer.parameters for k, layer in enumerate(layers)}, self.dtype)
-        gives_sequence = self.batch_first is not None and not any(layer.reduces_time for layer in layers)
-        self._layout = Layout(self.batch_first, gives_sequence)
+        self.gives_sequence = self.batch_first is not None and not any(layer.reduces_time for layer in layers)
+        self._layout = Layout(self.batch_first, self.gives_sequence, layers[0])
 
     def config(self) -> dict[str, Any]:
         return {"layers": [{"type": type(layer).__name__, "config": layer.config()} for layer in self.layers]}
@@ -92,36 +96,50 @@ class Sequential(Layer):
             stop = start
         return dx
 
-    def __call__(self, x: Any) -> Array:
+    def __call__(self, x: Any, lengths: Any = None) -> Any:
         """Output for all of ``x`` at once, like `predict` with a batch size of N."""
-        return self._predict(x, None, "Sequential")
+        return self._predict(x, None, "Sequential", lengths)
 
-    def predict(self, x: Any, batch_size: int = 256) -> Array:
+    def predict(self, x: Any, batch_size: int = 256, *, lengths: Any = None) -> Any:
         """Output for ``x``, worked out in batches, so that memory for what lies between the layers stays small.
 
         Parameters
         ----------
         x : array_like, shape (T, N, I), or (N, T, I) with ``batch_first``, or (N, ...) without recurrent layers
-            Of the model's dtype.
+            Of the model's dtype. Integers (T, N), or (N, T), if the first layer is an `Embedding`. Or a list of N
+            arrays (T_n, I), sequences of different lengths.
         batch_size : int
             Samples at a time.
+        lengths : array_like of int, shape (N,), optional
+            Valid steps of every sequence of an array; what follows them is not looked at.
 
         Returns
         -------
-        ndarray
-            A sequence in the layout of x, or (N, ...) after `Last` and without recurrent layers.
+        ndarray, or list of ndarray
+            A sequence in the layout of x, 0 past the end of a shorter one, or (N, ...) after `Last` and without
+            recurrent layers. For a list a list of sequences, or (N, ...) after `Last`.
 
         Raises
         ------
         TypeError
             If ``x`` is not of the model's dtype, or ``batch_size`` no integer.
         ValueError
-            If the shape of ``x`` does not fit the model, or ``batch_size`` is below 1.
+            If the shape of ``x`` does not fit the model, a length is no number of its steps, or ``batch_size`` is
+            below 1.
         """
         who = "Sequential.predict"
-        return self._predict(x, integer(who, "batch_size", batch_size, 1), who)
+        return self._predict(x, integer(who, "batch_size", batch_size, 1), who, lengths)
 
-    def evaluate(self, x: Any, y: Any, loss: str | Loss = "mse", batch_size: int = 256) -> float:
+    def evaluate(
+        self,
+        x: Any,
+        y: Any,
+        loss: str | Loss = "mse",
+        batch_size: int = 256,
+        *,
+        lengths: Any = None,
+        sample_weight: Any = None,
+    ) -> float:
         """Loss of the model on ``x`` and ``y``, as `fit` takes them.
 
         Returns
@@ -137,33 +155,47 @@ class Sequential(Layer):
         who = "Sequential.evaluate"
         batch_size = integer(who, "batch_size", batch_size, 1)
         loss = losses.get(loss, who)
-        return mean_loss(self, Minibatches(*self._samples(x, y, loss, who), batch_size), loss)
+        return mean_loss(self, self._minibatches(x, y, loss, who, batch_size, lengths, sample_weight), loss)
 
     def fit(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         loss: str | Loss = "mse",
         optimizer: Optimizer | None = None,
         epochs: int = 20,
         batch_size: int = 64,
         clip_norm: float | None = None,
-        validation_data: tuple[Any, Any] | None = None,
+        validation_data: Any = None,
         shuffle: bool = True,
         seed: int = 0,
         progress: bool = True,
         callbacks: Iterable[Callback] = (),
+        *,
+        lengths: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        clip_value: float | None = None,
+        schedule: Schedule | None = None,
+        accumulate: int = 1,
+        steps_per_epoch: int | None = None,
+        tbptt: int | None = None,
+        stateful: bool = False,
+        resume: str | os.PathLike[str] | None = None,
     ) -> History:
         """Train the model.
 
         Parameters
         ----------
         x : array_like, shape (T, N, I), or (N, T, I) with ``batch_first``, or (N, ...) without recurrent layers
-            Inputs of the model's dtype.
+            Inputs of the model's dtype; integers (T, N), or (N, T), if the first layer is an `Embedding`. Or a list of
+            N arrays (T_n, I), sequences of different lengths, of which similar ones are put together. Or, without y,
+            an iterable of batches ``(x, y)``, ``(x, y, lengths)`` or ``(x, y, lengths, sample_weight)``. A
+            `numpy.memmap` is never read whole.
         y : array_like
-            Targets for "mse": shape and dtype of the model's output for x. For "cross_entropy": integers, the
-            shape of the output without its last axis.
-        loss : {"mse", "cross_entropy"} or Loss
+            Targets, in the shape and dtype of the model's output for x; for "cross_entropy" integers in the
+            shape of the output without its last axis. A list of arrays if the output is a list of sequences.
+        loss : {"mse", "mae", "huber", "cross_entropy", "bce"} or Loss
             What to make small.
         optimizer : Optimizer, optional
             None means a new ``Adam(1e-3)``. One that has trained this model goes on where it was.
@@ -173,8 +205,8 @@ class Sequential(Layer):
             Samples a step; what is left over makes a smaller last batch.
         clip_norm : float, optional
             Largest norm of the gradient over all parameters; longer ones are scaled down to it.
-        validation_data : tuple of two array_like, optional
-            ``(x, y)``, on which the loss is taken after every epoch.
+        validation_data : tuple of two or three array_like, or iterable of batches, optional
+            ``(x, y)`` or ``(x, y, lengths)``, on which the loss is taken after every epoch.
         shuffle : bool
             Whether every epoch has an order of its own. The orders depend on ``seed`` alone.
         seed : int
@@ -183,7 +215,34 @@ class Sequential(Layer):
             Show a bar on standard error (if tqdm is installed; else a line an epoch).
         callbacks : iterable of callable
             Each is called with the `Training` after every epoch: it may read ``history`` and ``model``, set
-            ``optimizer.lr``, and end the training by ``stop()``.
+            ``optimizer.lr``, and end the training by ``stop()``. One with a method ``batch_end`` has that called with
+            the `Training` after every batch. See `EarlyStopping` and `Checkpoint`.
+        lengths : array_like of int, shape (N,), optional
+            Valid steps 0..T of every sequence of an array, in any order. What follows them is padding: not looked at,
+            and without part in the loss.
+        sample_weight : array_like, shape (N,), optional
+            What the targets of a sample count in the mean that the loss is, at least 0.
+        class_weight : mapping of int to float, or array_like of shape (C,), optional
+            What targets of a class count, for "cross_entropy"; 1 for classes that a mapping lacks.
+        clip_value : float, optional
+            Largest magnitude of an element of the gradient; comes before ``clip_norm``.
+        schedule : Schedule, optional
+            How the learning rate changes; see `rnnfast.schedules`.
+        accumulate : int
+            Batches whose gradients make one step, that of a batch as large as all of them.
+        steps_per_epoch : int, optional
+            Batches an epoch, if x is an iterable of them. None: all that there are.
+        tbptt : int, optional
+            Truncated backpropagation through time: sequences are cut into pieces of so many steps. Every piece begins
+            with the state that the one before ended with, and gradients stay within a piece. With targets for every
+            step, every piece makes a step of the optimizer; after `Last` the last piece alone.
+        stateful : bool
+            Sequences begin with the states that those of the batch before ended with, so that sample n of a batch goes
+            on where sample n of the one before stopped. Every epoch begins with zeros. Needs ``shuffle=False`` and
+            batches of the same size.
+        resume : str or path, optional
+            A file that `Checkpoint` wrote in a training with the same arguments: go on from it, to the same bits as if
+            it had not ended, until ``epochs`` are done.
 
         Returns
         -------
@@ -195,9 +254,18 @@ class Sequential(Layer):
         TypeError
             If a dtype or the kind of an argument is wrong.
         ValueError
-            If a shape or value is wrong, or x or y has a NaN or an infinity. All this is found before training.
+            If a shape or value is wrong, or x or y has a NaN or an infinity, or ``resume`` is damaged or of another
+            training. All this is found before training; in batches that are made or read while it goes on, before
+            the step, with the number of the batch in the message.
+        OSError
+            If the file of ``resume`` cannot be read.
         NonFiniteError
             If the loss or a gradient becomes NaN or infinite. The model is as it was before that step.
+
+        References
+        ----------
+        Williams & Peng (1990), An efficient gradient-based algorithm for on-line training of recurrent network
+        trajectories, Neural Computation 2(4): truncated backpropagation through time.
         """
         who = "Sequential.fit"
         loss = losses.get(loss, who)
@@ -208,21 +276,57 @@ class Sequential(Layer):
             )
         epochs = integer(who, "epochs", epochs, 1)
         batch_size = integer(who, "batch_size", batch_size, 1)
-        seed = integer(who, "seed", seed, 0)
-        if clip_norm is not None and number(who, "clip_norm", clip_norm, 0) == 0:
-            raise ValueError(f"{who}: clip_norm is 0; expected None or a number above 0")
+        shuffle, stateful = bool(shuffle), bool(stateful)
+        for name, value in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+            if value is not None and number(who, name, value, 0) == 0:
+                raise ValueError(f"{who}: {name} is 0; expected None or a number above 0")
+        if schedule is not None and not isinstance(schedule, Schedule):
+            raise TypeError(f"{who}: schedule is {type(schedule).__name__}; expected one of rf.schedules")
+        options = Options(
+            seed=integer(who, "seed", seed, 0),
+            clip_norm=clip_norm,
+            clip_value=clip_value,
+            schedule=schedule,
+            accumulate=integer(who, "accumulate", accumulate, 1),
+            tbptt=None if tbptt is None else integer(who, "tbptt", tbptt, 1),
+            stateful=stateful,
+        )
         callbacks = list(callbacks)
         for callback in callbacks:
             if not callable(callback):
                 raise TypeError(f"{who}: callbacks has a {type(callback).__name__}; expected callables")
-        data = Minibatches(*self._samples(x, y, loss, who), batch_size, bool(shuffle), seed)
+        if class_weight is not None:
+            loss = self._with_class_weight(loss, class_weight, who)
+        self._check_states(options, shuffle, y is None, who)
+        settings = {"batch_size": batch_size, "shuffle": shuffle, "steps_per_epoch": steps_per_epoch}
+        training = Training(
+            self, optimizer, loss, options, epochs, callbacks, {name: str(value) for name, value in settings.items()}
+        )
+        saved = None
+        data: Data
+        if y is None:
+            for name, value in (("lengths", lengths), ("sample_weight", sample_weight)):
+                if value is not None:
+                    raise ValueError(f"{who}: {name} is given without y; expected them in the batches of x")
+            data = self._stream(x, loss, who, steps_per_epoch, options, epochs > 1)
+        else:
+            if steps_per_epoch is not None:
+                raise ValueError(f"{who}: steps_per_epoch is given; expected None, x is no iterable of batches")
+            data = self._minibatches(x, y, loss, who, batch_size, lengths, sample_weight, shuffle, options)
+            training.settings["samples"] = str(data.x.count)
         validation = None
         if validation_data is not None:
-            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-                raise TypeError(f"{who}: validation_data is {type(validation_data).__name__}; expected a tuple (x, y)")
-            samples = self._samples(*validation_data, loss, f"{who}: validation_data")
-            validation = Minibatches(*samples, max(batch_size, 256))
-        return Training(self, optimizer, loss, clip_norm, epochs).run(data, validation, progress, callbacks)
+            validation = self._validation(validation_data, loss, batch_size, options, who)
+        if resume is not None:
+            from rnnfast.io import checkpoint
+
+            saved = checkpoint.Saved(resume, training)
+        training.begin()
+        if saved is not None:
+            saved.restore()
+            if isinstance(data, Stream):
+                data.skip(training.epoch)
+        return training.run(data, validation, progress)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a safetensors file, layers and parameters; `rnnfast.load` reads it.
@@ -240,34 +344,209 @@ class Sequential(Layer):
 
         model_file.save(self, path)
 
-    def _predict(self, x: Any, batch_size: int | None, who: str) -> Array:
-        samples = self._layout.inputs(x, self.dtype, f"{who}: x")
+    def _predict(self, x: Any, batch_size: int | None, who: str, lengths: Any) -> Any:
+        samples = self._layout.inputs(x, self.dtype, who, lengths)
         batch_size = batch_size or max(samples.count, 1)
-        y: Array | None = None
+        order = np.arange(samples.count)
+        valid: list[int] = []
+        if samples.lengths is not None:
+            order = np.argsort(samples.lengths, kind="stable")  # with others of similar length
+            valid = samples.lengths.tolist()
+        y: Any = None
         # At least one batch: an empty one still has an output with a shape.
         for start in range(0, max(samples.count, 1), batch_size):
-            stop = min(start + batch_size, samples.count)
-            piece = self.apply(samples.take(np.arange(start, stop)))
+            index = order[start : start + batch_size]
+            of_batch = None if samples.lengths is None else samples.lengths[index]
+            taken = samples.take(index, of_batch)
+            if samples.on_disk:
+                self._check_numbers(taken, f"{who}: x")
+            piece = self.apply(taken, PLAIN if of_batch is None else Run(of_batch))
+            by_sample = piece.swapaxes(0, 1) if self.gives_sequence else piece
+            if samples.is_ragged and self.gives_sequence:
+                y = [None] * samples.count if y is None else y
+                for n, of_sample in zip(index.tolist(), by_sample, strict=True):
+                    y[n] = of_sample[: valid[n]].copy()
+                continue
             if y is None:
-                y = np.empty(self._layout.shown_shape(piece.shape, samples.count), self.dtype)
-            y.swapaxes(0, self._layout.y_axis)[start:stop] = self._layout.shown(piece).swapaxes(0, self._layout.y_axis)
-        assert y is not None
+                tail = by_sample.shape[2 if self.gives_sequence else 1 :]
+                y = np.zeros(self._layout.output_shape(tail, samples), self.dtype)
+            place = y.swapaxes(0, self._layout.y_axis)
+            if of_batch is None:
+                place[start : start + batch_size] = by_sample
+            elif self.gives_sequence:
+                # Past the end of a sequence stay the zeros.
+                for n, of_sample in zip(index.tolist(), by_sample, strict=True):
+                    place[n, : valid[n]] = of_sample[: valid[n]]
+            else:
+                place[index] = by_sample
         return y
 
-    def _samples(self, x: Any, y: Any, loss: Loss, who: str) -> tuple[Samples, Samples]:
-        """Inputs and targets, in which everything that can be wrong has been looked for."""
-        inputs = self._layout.inputs(x, self.dtype, f"{who}: x")
+    def _minibatches(
+        self,
+        x: Any,
+        y: Any,
+        loss: Loss,
+        who: str,
+        batch_size: int,
+        lengths: Any = None,
+        sample_weight: Any = None,
+        shuffle: bool = False,
+        options: Options | None = None,
+    ) -> Minibatches:
+        """Inputs and targets as batches, in which everything that can be wrong has been looked for."""
+        inputs = self._layout.inputs(x, self.dtype, who, lengths)
         if inputs.array.size == 0:
             raise ValueError(f"{who}: x has shape {inputs.shape}; expected at least one element")
+        tail = self._output_tail(inputs, who)
+        targets = self._layout.targets(y, tail, inputs, loss, self.dtype, who)
+        for samples, name in ((inputs, "x"), (targets, "y")):
+            if not samples.on_disk:
+                self._layout.check_finite(samples, f"{who}: {name}")
+        if sample_weight is not None:
+            sample_weight = losses.check_weights(sample_weight, f"{who}: sample_weight")
+            if sample_weight.shape != (inputs.count,):
+                raise ValueError(
+                    f"{who}: sample_weight has shape {sample_weight.shape}; expected (N,) = ({inputs.count},), N from x"
+                )
+        if options is not None and options.tbptt is not None:
+            self._check_cutting(inputs, who)
+        if options is not None and options.stateful and inputs.count % batch_size:
+            raise ValueError(
+                f"{who}: x has {inputs.count} samples, which leaves a smaller last batch with batch_size = "
+                f"{batch_size}; expected a multiple of it, from stateful=True"
+            )
+        check = None
+        if inputs.on_disk or targets.on_disk:
+
+            def check(batch: Batch, index: Array) -> Batch:
+                """What could not be looked at before without reading a whole file."""
+                x, y, lengths, weight = batch
+                if inputs.on_disk:
+                    self._check_numbers(x, f"{who}: x of samples {_some(index)}")
+                    _check_finite(x, index, int(inputs.steps is not None), f"{who}: x")
+                if targets.on_disk:
+                    output = (*y.shape[: 2 if self.gives_sequence else 1], *tail)
+                    y = loss.check_target(y, output, self.dtype, f"{who}: y of samples {_some(index)}")
+                    _check_finite(y, index, int(self.gives_sequence), f"{who}: y")
+                return Batch(x, y, lengths, weight)
+
+        seed = 0 if options is None else options.seed
+        return Minibatches(inputs, targets, batch_size, shuffle, seed, sample_weight, check)
+
+    def _stream(
+        self,
+        x: Any,
+        loss: Loss,
+        who: str,
+        steps_per_epoch: int | None,
+        options: Options,
+        endless: bool,
+    ) -> Stream:
+        """Batches of an iterable, each of them looked at when it comes."""
+        if isinstance(x, np.ndarray) or is_torch_tensor(x) or not isinstance(x, Iterable):
+            raise TypeError(
+                f"{who}: y is None with x of {type(x).__name__}; expected targets, or an iterable of batches"
+            )
+        if steps_per_epoch is not None:
+            steps_per_epoch = integer(who, "steps_per_epoch", steps_per_epoch, 1)
+        elif endless and iter(x) is x:
+            raise ValueError(
+                f"{who}: x is a {type(x).__name__}, which can be gone through once; expected steps_per_epoch, "
+                "epochs=1, or an iterable that begins anew every epoch"
+            )
+        size: int | None = None
+
+        def prepare(item: Any, where: str) -> Batch:
+            nonlocal size
+            if not isinstance(item, (tuple, list)) or not 2 <= len(item) <= 4:
+                raise TypeError(
+                    f"{where}: x gave {type(item).__name__}; expected (x, y), (x, y, lengths) or (x, y, lengths, "
+                    "sample_weight)"
+                )
+            inputs, targets, lengths, sample_weight = (*item, None, None)[:4]
+            whole = self._minibatches(inputs, targets, loss, where, 1, lengths, sample_weight)
+            whole.batch_size = count = whole.x.count
+            if options.tbptt is not None:
+                self._check_cutting(whole.x, where)
+            if options.stateful and size not in (None, count):
+                raise ValueError(f"{where}: x has {count} samples; expected {size} as before, from stateful=True")
+            size = count
+            return next(whole.epoch(0))
+
+        return Stream(x, steps_per_epoch, prepare, who)
+
+    def _validation(self, given: Any, loss: Loss, batch_size: int, options: Options, who: str) -> Data:
+        name = f"{who}: validation_data"
+        if isinstance(given, (tuple, list)) and len(given) in (2, 3):
+            batch_size = batch_size if options.stateful else max(batch_size, 256)
+            x, y, lengths = (*given, None)[:3]
+            return self._minibatches(x, y, loss, name, batch_size, lengths, options=options)
+        if isinstance(given, (tuple, list, np.ndarray)) or not isinstance(given, Iterable) or iter(given) is given:
+            raise TypeError(
+                f"{name} is {type(given).__name__}; expected a tuple (x, y) or (x, y, lengths), or an iterable of "
+                "batches that begins anew every time"
+            )
+        return self._stream(given, loss, name, None, options, False)
+
+    def _check_states(self, options: Options, shuffle: bool, streamed: bool, who: str) -> None:
+        """ValueError if states cannot be carried from piece to piece or from batch to batch."""
+        for name, wanted in (("tbptt", options.tbptt is not None), ("stateful", options.stateful)):
+            if not wanted:
+                continue
+            if self.batch_first is None:
+                raise ValueError(f"{who}: {name} is given; expected a model with recurrent layers")
+            for k, layer in enumerate(self.layers):
+                if getattr(layer, "bidirectional", False):
+                    raise ValueError(
+                        f"{who}: {name} is given, but layers[{k}] is bidirectional; expected layers that run "
+                        "forward in time, others need the end of a sequence first"
+                    )
+        if options.tbptt is not None and options.accumulate > 1:
+            raise ValueError(f"{who}: accumulate is {options.accumulate} with tbptt; expected 1, every piece is a step")
+        if options.stateful and shuffle and not streamed:
+            raise ValueError(
+                f"{who}: stateful is True with shuffle=True; expected shuffle=False, sample n of a batch goes on where "
+                "sample n of the one before stopped"
+            )
+
+    def _check_cutting(self, inputs: Samples, who: str) -> None:
+        if not self.gives_sequence and inputs.lengths is not None:
+            raise ValueError(
+                f"{who}: tbptt with sequences of different lengths before rf.Last(); expected the same length for all, "
+                "the loss is in the last piece"
+            )
+
+    def _check_numbers(self, x: Array, who: str) -> None:
+        if self.layers[0].takes_integers:
+            self.layers[0].check_numbers(x, who)
+
+    def _with_class_weight(self, loss: Loss, class_weight: Any, who: str) -> Loss:
+        if type(loss) is not losses.CrossEntropy or loss.weight is not None:
+            raise ValueError(
+                f"{who}: class_weight is given with loss {loss!r}; expected 'cross_entropy' without weights of its own "
+                "(for bce: losses.BCE(pos_weight=...))"
+            )
+        if isinstance(class_weight, Mapping):
+            classes = [integer(who, "class_weight", key, 0) for key in class_weight]
+            weights = np.ones(max(classes, default=0) + 1)
+            for key, value in zip(classes, class_weight.values(), strict=True):
+                weights[key] = number(who, f"class_weight[{key}]", value, 0)
+            class_weight = weights
+        return losses.CrossEntropy(loss.ignore_index, class_weight)
+
+    def _output_tail(self, inputs: Samples, who: str) -> tuple[int, ...]:
+        """Shape of the output for one sample, or one step of one."""
+        n = 0 if inputs.lengths is None else int(inputs.lengths.argmax())
+        one = inputs.take(np.array([n]))
+        one = one if inputs.steps is None else one[:1]
+        if inputs.on_disk:
+            self._check_numbers(one, f"{who}: x")
         try:
-            output = self.apply(inputs.take(np.zeros(1, np.intp)))
+            output = self.apply(one)
         except ValueError as error:
-            raise ValueError(f"{who}: x of shape {inputs.shape} does not fit the model: {error}") from None
-        shape = self._layout.shown_shape(output.shape, inputs.count)
-        targets = self._layout.targets(y, shape, inputs, loss, self.dtype, who)
-        check_finite(inputs.array, self._layout.x_axis, f"{who}: x")
-        check_finite(targets.array, self._layout.y_axis, f"{who}: y")
-        return inputs, targets
+            shape = f"{inputs.array[inputs.rows_of(n)].shape} in the list" if inputs.is_ragged else f"{inputs.shape}"
+            raise ValueError(f"{who}: x of shape {shape} does not fit the model: {error}") from None
+        return output.shape[2 if self.gives_sequence else 1 :]
 
 
 def load(path: str | os.PathLike[str]) -> Sequential:
@@ -302,6 +581,8 @@ def _check_layers(layers: Sequence[Any]) -> None:
     for k, layer in enumerate(layers):
         if not isinstance(layer, Layer) or isinstance(layer, Sequential):
             raise TypeError(f"Sequential: layers[{k}] is {type(layer).__name__}; expected a layer, one an argument")
+        if layer.takes_integers and k > 0:
+            raise ValueError(f"Sequential: layers[{k}] is {type(layer).__name__}; expected it first, where x comes in")
         for j in range(k):
             if layers[j] is layer:
                 raise ValueError(f"Sequential: layers[{k}] is layers[{j}]; expected every layer once")
@@ -334,3 +615,15 @@ def _common_dtype(layers: Sequence[Layer]) -> np.dtype[Any]:
         names = {k: dtype.name for k, dtype in found.items()}
         raise TypeError(f"Sequential: dtype of the layers is {names}; expected the same for all")
     return next(iter(found.values()), np.dtype(np.float32))
+
+
+def _check_finite(batch: Array, index: Array, axis: int, who: str) -> None:
+    """ValueError that names a sample with NaN or infinities in a batch of the samples ``index``, if there is one."""
+    if batch.dtype.kind != "f" or _core.all_finite(batch.reshape(-1)):
+        return
+    bad = ~np.isfinite(batch).all(axis=tuple(k for k in range(batch.ndim) if k != axis))
+    raise ValueError(f"{who} of sample {index[bad.argmax()]} has NaN or infinite elements; expected finite numbers")
+
+
+def _some(index: Array) -> str:
+    return ", ".join(map(str, index[:5])) + (", ..." if len(index) > 5 else "")

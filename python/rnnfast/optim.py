@@ -1,6 +1,8 @@
 """Optimizers: how parameters move along their gradient. The equations are PyTorch's.
 
-Each works on flat buffers, so that one update of all parameters of a model is a handful of NumPy calls.
+Each works on flat buffers. Those that come with rnnfast step all parameters of a model in one pass of a C++ kernel; an
+optimizer of one's own is a subclass of `Optimizer` that says in NumPy what to subtract (``_buffers`` and
+``_find_delta``).
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from rnnfast import _core
 from rnnfast._arrays import Array
-from rnnfast._checks import NonFiniteError, all_finite, number
+from rnnfast._checks import NonFiniteError, number
 from rnnfast.layers.base import Layer, Parameters
 
 
@@ -27,7 +30,7 @@ class State:
     buffers : dict of str to ndarray, each of the shape of the flat parameters
         Momentum and the like, by the optimizer's names for them.
     delta : ndarray, of the shape of the flat parameters
-        What the last step subtracted.
+        Memory for one step: what to subtract in `Optimizer._find_delta`, the parameters as they were in a kernel.
     """
 
     def __init__(self, size: int, dtype: np.dtype[Any], names: tuple[str, ...]) -> None:
@@ -50,6 +53,9 @@ class Optimizer:
     -----
     What an optimizer remembers belongs to the parameters it was used with: one optimizer may step several layers or
     models, each with its own memory, and goes on where it was when used with one again.
+
+    A subclass names its buffers in ``_buffers`` and overrides ``_find_delta(g, state)``, which brings
+    ``state.buffers`` up to date with the gradient ``g`` and writes what to subtract to ``state.delta``.
     """
 
     _buffers: tuple[str, ...] = ()
@@ -95,24 +101,59 @@ class Optimizer:
             raise TypeError(f"{who}: target is {type(target).__name__}; expected a layer or a model")
         parameters = target.parameters
         grad = _flat_gradient(who, parameters, grads)
-        if not all_finite(grad):
+        if not _core.all_finite(grad):
             raise NonFiniteError(f"{who}: the gradient has NaN or infinite elements")
         state = self.state(target)
         state.step += 1
+        if not self._update(parameters, grad, state):
+            raise NonFiniteError(f"{who}: the step would make parameters NaN or infinite")
+
+    def options(self) -> dict[str, Any]:
+        """The arguments that make this optimizer, ``lr`` as it is now."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self.options().items())})"
+
+    def _update(self, parameters: Parameters, grad: Array, state: State) -> bool:
+        """Make the step unless it is not finite; whether it was."""
         if self.weight_decay:
             grad = grad + self.weight_decay * parameters.flat
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             self._find_delta(grad, state)
-        if not all_finite(state.delta):
-            raise NonFiniteError(f"{who}: the step would make parameters NaN or infinite")
-        parameters.subtract(state.delta)
+        finite = _core.all_finite(state.delta)
+        if finite:
+            parameters.subtract(state.delta)
+        return finite
 
     def _find_delta(self, g: Array, state: State) -> None:
         """Bring ``state.buffers`` up to date with the gradient ``g``, and write what to subtract to ``state.delta``."""
         raise NotImplementedError
 
 
-class SGD(Optimizer):
+class KernelOptimizer(Optimizer):
+    """An optimizer whose step is one pass of a kernel."""
+
+    def _arguments(self, step: int) -> dict[str, Any]:
+        """The rule of the kernel and its numbers, for step number ``step``."""
+        raise NotImplementedError
+
+    def _update(self, parameters: Parameters, grad: Array, state: State) -> bool:
+        buffers = [state.buffers[name] for name in self._buffers]
+        # Said before as well as after: if an exception comes between, nothing stale stays in use.
+        parameters.changed()
+        finite = _core.optimizer_step(
+            parameters=[part.flat for part in parameters.parts],
+            grad=grad,
+            before=state.delta,
+            buffers=buffers,
+            **self._arguments(state.step),
+        )
+        parameters.changed()
+        return finite
+
+
+class SGD(KernelOptimizer):
     """Gradient descent: ``v = momentum * v + g; p -= lr * v``, ``torch.optim.SGD``.
 
     Parameters
@@ -141,27 +182,76 @@ class SGD(Optimizer):
         if self.nesterov and not self.momentum:
             raise ValueError("SGD: nesterov is True with momentum 0; expected momentum > 0")
         self._buffers = ("momentum",) if self.momentum else ()
+        self._rule = "nesterov" if self.nesterov else "momentum" if self.momentum else "sgd"
 
-    def _find_delta(self, g: Array, state: State) -> None:
-        delta = state.delta
-        if not self.momentum:
-            np.multiply(g, self.lr, out=delta)
-            return
-        v = state.buffers["momentum"]
-        v *= self.momentum
-        v += g
-        if self.nesterov:
-            np.multiply(v, self.momentum, out=delta)
-            delta += g
-            delta *= self.lr
-        else:
-            np.multiply(v, self.lr, out=delta)
-
-    def __repr__(self) -> str:
-        return f"SGD({self.lr}, momentum={self.momentum}, nesterov={self.nesterov}, weight_decay={self.weight_decay})"
+    def _arguments(self, step: int) -> dict[str, Any]:
+        return {"rule": self._rule, "lr": self.lr, "decay": self.weight_decay, "momentum": self.momentum}
 
 
-class Adam(Optimizer):
+class RMSprop(KernelOptimizer):
+    """RMSprop as in ``torch.optim.RMSprop``: ``v = alpha v + (1-alpha) g**2; p -= lr * g / (sqrt(v) + eps)``.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate.
+    alpha : float
+        At least 0 and below 1: how slowly the mean of g**2 forgets.
+    eps : float
+        Keeps the quotient finite.
+    weight_decay : float
+        ``weight_decay * p`` is added to the gradient.
+    momentum : float
+        Share of the last step that is kept.
+    centered : bool
+        Divide by the standard deviation of g, and not by the root of the mean of its squares (Graves 2013).
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If one is out of range.
+
+    References
+    ----------
+    Tieleman & Hinton (2012), Lecture 6.5, rmsprop, Neural networks for machine learning.
+    """
+
+    def __init__(
+        self,
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        centered: bool = False,
+    ) -> None:
+        super().__init__(lr, weight_decay)
+        self.alpha = number("RMSprop", "alpha", alpha, 0, 1)
+        self.eps = number("RMSprop", "eps", eps, 0)
+        self.momentum = number("RMSprop", "momentum", momentum, 0)
+        self.centered = bool(centered)
+        self._buffers = ("v", *(("mean",) if self.centered else ()), *(("momentum",) if self.momentum else ()))
+        self._rule = {
+            ("v",): "rmsprop",
+            ("v", "momentum"): "rmsprop_momentum",
+            ("v", "mean"): "rmsprop_centered",
+            ("v", "mean", "momentum"): "rmsprop_both",
+        }[self._buffers]
+
+    def _arguments(self, step: int) -> dict[str, Any]:
+        return {
+            "rule": self._rule,
+            "lr": self.lr,
+            "decay": self.weight_decay,
+            "momentum": self.momentum,
+            "beta2": self.alpha,
+            "eps": self.eps,
+        }
+
+
+class Adam(KernelOptimizer):
     """Adam as in ``torch.optim.Adam``.
 
     At step t: ``m = b1 m + (1-b1) g``, ``v = b2 v + (1-b2) g**2``,
@@ -175,6 +265,8 @@ class Adam(Optimizer):
         b1 and b2, at least 0 and below 1: how slowly the means of g and g**2 forget.
     eps : float
         Keeps the quotient finite.
+    weight_decay : float
+        ``weight_decay * p`` is added to the gradient. `AdamW` has the other kind.
 
     Raises
     ------
@@ -190,31 +282,66 @@ class Adam(Optimizer):
 
     _buffers = ("m", "v")
 
-    def __init__(self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
-        super().__init__(lr)
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+    ) -> None:
+        super().__init__(lr, weight_decay)
+        name = type(self).__name__
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise TypeError(f"Adam: betas is {betas!r}; expected two numbers")
-        self.betas = (number("Adam", "betas[0]", betas[0], 0, 1), number("Adam", "betas[1]", betas[1], 0, 1))
-        self.eps = number("Adam", "eps", eps, 0)
+            raise TypeError(f"{name}: betas is {betas!r}; expected two numbers")
+        self.betas = (number(name, "betas[0]", betas[0], 0, 1), number(name, "betas[1]", betas[1], 0, 1))
+        self.eps = number(name, "eps", eps, 0)
 
-    def _find_delta(self, g: Array, state: State) -> None:
-        m, v, delta = state.buffers["m"], state.buffers["v"], state.delta
+    def _arguments(self, step: int) -> dict[str, Any]:
         b1, b2 = self.betas
-        np.subtract(g, m, out=delta)
-        delta *= 1 - b1
-        m += delta
-        np.multiply(g, g, out=delta)
-        delta *= 1 - b2
-        v *= b2
-        v += delta
-        np.sqrt(v, out=delta)
-        delta /= math.sqrt(1 - b2**state.step)
-        delta += self.eps
-        np.divide(m, delta, out=delta)
-        delta *= self.lr / (1 - b1**state.step)
+        return {
+            "rule": "adam",
+            "lr": self.lr / (1 - b1**step),
+            "decay": self.weight_decay,
+            "beta1": b1,
+            "beta2": b2,
+            "eps": self.eps,
+            "root_correction": math.sqrt(1 - b2**step),
+        }
 
-    def __repr__(self) -> str:
-        return f"Adam({self.lr}, betas={self.betas}, eps={self.eps})"
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay, ``torch.optim.AdamW``: before Adam's step, ``p *= 1 - lr * weight_decay``.
+
+    Parameters
+    ----------
+    lr, betas, eps
+        As for `Adam`.
+    weight_decay : float
+        Share of a parameter, times ``lr``, that every step takes from it.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If one is out of range.
+
+    References
+    ----------
+    Loshchilov & Hutter (2019), Decoupled weight decay regularization, ICLR.
+    """
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(lr, betas, eps, weight_decay)
+
+    def _arguments(self, step: int) -> dict[str, Any]:
+        return super()._arguments(step) | {"decay": 0.0, "keep": 1 - self.lr * self.weight_decay}
 
 
 def clip_grad_norm(grads: Array | Mapping[str, Array], max_norm: float) -> float:
@@ -242,25 +369,46 @@ def clip_grad_norm(grads: Array | Mapping[str, Array], max_norm: float) -> float
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm: max_norm is {max_norm}; expected a number above 0")
     arrays = list(grads.values()) if isinstance(grads, Mapping) else [grads]
-    norm = math.hypot(*(_norm(array) for array in arrays))
+    norm = math.hypot(*(_core.norm(np.ascontiguousarray(array).reshape(-1)) for array in arrays))
     # The 1e-6 is PyTorch's; without it the same training would differ in the seventh digit.
-    scale = max_norm / (norm + 1e-6)
-    if math.isfinite(norm) and scale < 1:
+    factor = max_norm / (norm + 1e-6)
+    if math.isfinite(norm) and factor < 1:
         for array in arrays:
-            array *= scale
+            _in_place(_core.scale, array, factor)
     return norm
 
 
-def _norm(array: Array) -> float:
-    """Euclidean norm in float64: not finite only if an element is not, and without a BLAS, whose bits vary."""
-    with np.errstate(over="ignore", under="ignore"):
-        squares = float(np.square(array, dtype=np.float64).sum())
-    if not math.isinf(squares):
-        return math.sqrt(squares)
-    largest = float(np.abs(array).max())
-    if not math.isfinite(largest):
-        return largest
-    return largest * math.sqrt(float(np.square(array / largest, dtype=np.float64).sum()))
+def clip_grad_value(grads: Array | Mapping[str, Array], max_value: float) -> None:
+    """Clamp every element of a gradient in place to [-max_value, max_value].
+
+    Equal to ``torch.nn.utils.clip_grad_value_``.
+
+    Parameters
+    ----------
+    grads : ndarray, or mapping of str to ndarray
+        The gradient, flat or by the parameters' names. NaN stays NaN.
+    max_value : float
+        Above 0.
+
+    Raises
+    ------
+    ValueError
+        If ``max_value`` is not above 0.
+    """
+    if not max_value > 0:
+        raise ValueError(f"clip_grad_value: max_value is {max_value}; expected a number above 0")
+    for array in grads.values() if isinstance(grads, Mapping) else [grads]:
+        _in_place(_core.clip, array, max_value)
+
+
+def _in_place(kernel: Any, array: Array, number: float) -> None:
+    """``kernel(array, number)`` for an array of any memory layout."""
+    if array.flags.c_contiguous:
+        kernel(array.reshape(-1), number)
+        return
+    copy = array.flatten()
+    kernel(copy, number)
+    array[...] = copy.reshape(array.shape)
 
 
 def _flat_gradient(who: str, parameters: Parameters, grads: Array | Mapping[str, Any]) -> Array:

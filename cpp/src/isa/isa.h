@@ -2,6 +2,7 @@
 // What each instruction set's unit exports.
 #pragma once
 
+#include "rnnfast/optim.h"
 #include "rnnfast/recurrent.h"
 
 namespace rnnfast {
@@ -19,11 +20,24 @@ struct MachineLoops {
 template <class Real>
 const MachineLoops<Real>& machine_loops() noexcept;
 
+/// Of flat buffers; kernels/optim.h.
+template <class Real>
+struct OptimKernels {
+  bool (*step[kRules])(const OptimizerStep<Real>& step);
+  bool (*all_finite)(const Real* x, Index count);
+  double (*norm)(const Real* x, Index count);
+  void (*scale)(Real* x, Real factor, Index count);
+  void (*clip)(Real* x, Real limit, Index count);
+  void (*add_scaled)(Real* sum, const Real* x, Real factor, Index count);
+  void (*add_rows)(Real* table, const Index* index, const Real* rows, Index count, Index width);
+};
+
 template <class Real>
 struct IsaKernels {
   CellKernels<Real> cells[kCells];
   void (*sigmoid)(const Real* x, Real* y, Index count);
   void (*tanh)(const Real* x, Real* y, Index count);
+  OptimKernels<Real> optim;
   MachineLoops<Real> machine;
 };
 

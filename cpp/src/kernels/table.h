@@ -9,6 +9,7 @@
 #include "kernels/backward.h"
 #include "kernels/forward.h"
 #include "kernels/machine.h"
+#include "kernels/optim.h"
 
 namespace rnnfast::RNNFAST_ISA {
 
@@ -45,6 +46,7 @@ constexpr IsaKernels<Real> isa_kernels() {
                     cell_kernels<Gru, Real>()},
           .sigmoid = map<Real, sigmoid<Real>>,
           .tanh = map<Real, tanh<Real>>,
+          .optim = optim_kernels<Real>(),
           .machine = loops_of_this_isa<Real>()};
 }
 

@@ -17,6 +17,8 @@ _VERSION = "1"
 # The classes that a file may name. Their modules are imported when a file does.
 _LAYERS = {
     "Dense": "rnnfast.layers.dense",
+    "Dropout": "rnnfast.layers.dropout",
+    "Embedding": "rnnfast.layers.embedding",
     "Last": "rnnfast.layers.last",
     "RNN": "rnnfast.layers.rnn",
     "LSTM": "rnnfast.layers.lstm",

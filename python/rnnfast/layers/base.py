@@ -73,11 +73,22 @@ class Parameters:
             start = stop
         return views
 
+    @property
+    def parts(self) -> list[Parameters]:
+        """Those whose buffers, one after the other, hold the values."""
+        return [self]
+
     def subtract(self, delta: Array) -> None:
         """Take ``delta``, shape (size,), from the values."""
         # Said before as well as after: if an exception comes between, nothing stale stays in use.
         self.changed()
         self._flat -= delta
+        self.changed()
+
+    def assign(self, values: Array) -> None:
+        """Set all values, shape (size,)."""
+        self.changed()
+        self._flat[...] = values
         self.changed()
 
     def changed(self) -> None:
@@ -117,11 +128,12 @@ class JoinedParameters(Parameters):
         self.size = sum(part.size for part in parts.values())
         self.dtype = dtype
         self._parts = dict(parts)
+        self._buffers = [buffer for part in parts.values() if part.size for buffer in part.parts]
 
     @property
     def flat(self) -> Array:
         """A read-only copy of all values."""
-        flat = np.concatenate([np.empty(0, self.dtype), *(part.flat for part in self._parts.values() if part.size)])
+        flat = np.concatenate([np.empty(0, self.dtype), *(part.flat for part in self._buffers)])
         flat.flags.writeable = False
         return flat
 
@@ -129,15 +141,24 @@ class JoinedParameters(Parameters):
     def version(self) -> int:
         return sum(part.version for part in self._parts.values())
 
+    @property
+    def parts(self) -> list[Parameters]:
+        return self._buffers
+
     def subtract(self, delta: Array) -> None:
         start = 0
-        for part in self._parts.values():
-            if part.size:
-                part.subtract(delta[start : start + part.size])
+        for part in self._buffers:
+            part.subtract(delta[start : start + part.size])
+            start += part.size
+
+    def assign(self, values: Array) -> None:
+        start = 0
+        for part in self._buffers:
+            part.assign(values[start : start + part.size])
             start += part.size
 
     def changed(self) -> None:
-        for part in self._parts.values():
+        for part in self._buffers:
             part.changed()
 
     def __getitem__(self, name: str) -> Array:
@@ -201,6 +222,8 @@ class Layer:
         Empty for a layer that learns nothing.
     reduces_time : bool
         Whether a sequence (T, N, ...) goes in and one value a sequence (N, ...) comes out.
+    takes_integers : bool
+        Whether its input is an array of integers, which only a first layer's can be.
 
     Notes
     -----
@@ -209,6 +232,7 @@ class Layer:
     """
 
     reduces_time = False
+    takes_integers = False
 
     def __init__(self, dtype: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.dtype = float_dtype(dtype, f"{type(self).__name__}: dtype")
@@ -216,14 +240,17 @@ class Layer:
 
     def initialise(self, bound: float, seed: Any) -> None:
         """Draw every parameter from U(-bound, bound)."""
+        self.parameters.flat[...] = self.generator(seed).uniform(-bound, bound, self.parameters.size)
+        self.parameters.changed()
+
+    def generator(self, seed: Any) -> np.random.Generator:
+        """The random numbers of ``seed``; TypeError or ValueError naming the layer if it is none."""
         try:
-            generator = np.random.default_rng(seed)
+            return np.random.default_rng(seed)
         except (TypeError, ValueError) as error:
             raise type(error)(
                 f"{type(self).__name__}: seed is {seed!r}; expected None, a whole number >= 0 or a numpy Generator"
             ) from None
-        self.parameters.flat[...] = generator.uniform(-bound, bound, self.parameters.size)
-        self.parameters.changed()
 
     def config(self) -> dict[str, Any]:
         """Arguments that construct a layer of the same shape (values that JSON can hold)."""
@@ -243,6 +270,10 @@ class Layer:
         ``grad``, the shape of ``parameters.flat``, is overwritten with the parameters' gradient.
         Returns dL/dx, or None when ``need_dx`` is false.
         """
+        raise NotImplementedError
+
+    def check_numbers(self, x: Array, who: str) -> None:
+        """TypeError or ValueError naming ``who`` unless the integers ``x`` suit a layer that takes such."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Array]:

@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 
 from rnnfast._arrays import Array, as_float_array, float_dtype
+from rnnfast._checks import valid_lengths
 from rnnfast.layers.base import PLAIN, Layer, Run
 
 
 class Last(Layer):
-    """The last step of a sequence: (T, N, H) to (N, H). It has no parameters and works in the dtype of its input."""
+    """The last step of a sequence: (T, N, H) to (N, H). It has no parameters and works in the dtype of its input.
+
+    Of sequences with lengths it is the last valid step, and 0 for those of length 0.
+    """
 
     reduces_time = True
 
@@ -21,13 +25,15 @@ class Last(Layer):
     def config(self) -> dict[str, Any]:
         return {}
 
-    def __call__(self, x: Any) -> Array:
+    def __call__(self, x: Any, lengths: Any = None) -> Array:
         """The last step of ``x``.
 
         Parameters
         ----------
         x : array_like, shape (T, N, ...), float32 or float64
             T at least 1.
+        lengths : array_like of int, shape (N,), optional
+            Valid steps of every sequence, 0..T. None: all.
 
         Returns
         -------
@@ -37,24 +43,41 @@ class Last(Layer):
         Raises
         ------
         TypeError
-            If ``x`` is neither float32 nor float64.
+            If ``x`` is neither float32 nor float64, or ``lengths`` are no integers.
         ValueError
-            If ``x`` has fewer than two axes, or no step.
+            If ``x`` has fewer than two axes or no step, or lengths do not suit it.
         """
         dtype = float_dtype(getattr(x, "dtype", np.float64), "Last: x.dtype")
-        return self.apply(as_float_array(x, dtype, "Last: x"))
+        x = as_float_array(x, dtype, "Last: x")
+        _check_steps(x)
+        if lengths is None:
+            return self.apply(x)
+        return self.apply(x, Run(valid_lengths("Last", lengths, x.shape[1], x.shape[0])))
 
     def apply(self, x: Array, run: Run = PLAIN) -> Array:
-        return self.trace(x)[0]
+        return self.trace(x, run)[0]
 
     def trace(self, x: Array, run: Run = PLAIN) -> tuple[Array, Any]:
-        if x.ndim < 2 or len(x) == 0:
-            raise ValueError(f"Last: x has shape {x.shape}; expected (T, N, ...) with T >= 1")
-        return x[-1].copy(), x.shape
+        _check_steps(x)
+        if run.lengths is None:
+            return x[-1].copy(), (x.shape, None)
+        y = x[run.lengths - 1, np.arange(x.shape[1])]
+        y[run.lengths == 0] = 0
+        return y, (x.shape, run.lengths)
 
     def pull_back(self, tape: Any, dy: Array, grad: Array, need_dx: bool) -> Array | None:
         if not need_dx:
             return None
-        dx = np.zeros(tape, dy.dtype)
-        dx[-1] = dy
+        shape, lengths = tape
+        dx = np.zeros(shape, dy.dtype)
+        if lengths is None:
+            dx[-1] = dy
+        else:
+            begun = np.flatnonzero(lengths)
+            dx[lengths[begun] - 1, begun] = dy[begun]
         return dx
+
+
+def _check_steps(x: Array) -> None:
+    if x.ndim < 2 or len(x) == 0:
+        raise ValueError(f"Last: x has shape {x.shape}; expected (T, N, ...) with T >= 1")

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+// Steps of optimizers, and what is done to a gradient before, on flat buffers. Nothing is split over threads: a step
+// is bound by memory and short beside backpropagation.
+#pragma once
+
+#include "rnnfast/types.h"
+
+namespace rnnfast {
+
+/// The rules of an update, in the order of the kernel tables. `m`, `v`, `a` are the buffers a rule remembers.
+enum class Rule {
+  sgd,                // d = g
+  momentum,           // m = momentum m + g, d = m
+  nesterov,           // m = momentum m + g, d = g + momentum m
+  rmsprop,            // v = alpha v + (1-alpha) g^2, d = g / (sqrt(v) + eps)
+  rmsprop_momentum,   // the same, then m = momentum m + d, d = m
+  rmsprop_centered,   // a = alpha a + (1-alpha) g, d = g / (sqrt(v - a^2) + eps)
+  rmsprop_both,       // centered, then momentum
+  adam,               // m = b1 m + (1-b1) g, v = b2 v + (1-b2) g^2, d = m / (sqrt(v) / root_correction + eps)
+};
+inline constexpr int kRules = 8;
+inline constexpr int kMaxBuffers = 3;
+
+/// Buffers of each rule, in the order in which `OptimizerStep::buffers` wants them.
+inline constexpr int kRuleBuffers[kRules] = {0, 1, 1, 1, 2, 2, 3, 2};
+
+/// One step: g += decay p, then the rule's d, then p = keep p - lr d.
+template <class Real>
+struct OptimizerStep {
+  Index count;
+  const Real* g;
+  Real* p;
+  Real* before;  // out: p as it was, for the caller who has to take a step back
+  Real* buffers[kMaxBuffers];
+  Real lr;
+  Real decay;     // weight decay as a part of the gradient
+  Real keep;      // 1 - lr * decoupled weight decay
+  Real momentum;  // of sgd and rmsprop
+  Real forget1;   // 1 - b1 of adam
+  Real forget2;   // 1 - alpha of rmsprop, 1 - b2 of adam
+  Real memory2;   // alpha, b2
+  Real eps;
+  Real root_correction;  // of adam: sqrt(1 - b2^t)
+};
+
+/// Whether all of the new parameters are finite; they are written either way.
+template <class Real>
+bool optimizer_step(Rule rule, const OptimizerStep<Real>& step) noexcept;
+
+template <class Real>
+bool all_finite(const Real* x, Index count) noexcept;
+
+/// Euclidean norm, summed in float64 in an order that depends on `count` alone: infinite or NaN only if an element is.
+template <class Real>
+double norm(const Real* x, Index count) noexcept;
+
+/// x *= factor.
+template <class Real>
+void scale(Real* x, Real factor, Index count) noexcept;
+
+/// x = min(max(x, -limit), limit); NaN stays NaN.
+template <class Real>
+void clip(Real* x, Real limit, Index count) noexcept;
+
+/// sum += factor * x.
+template <class Real>
+void add_scaled(Real* sum, const Real* x, Real factor, Index count) noexcept;
+
+/// table[index[m]] += rows[m] for rows of `width` numbers, m < count, in this order.
+template <class Real>
+void add_rows(Real* table, const Index* index, const Real* rows, Index count, Index width) noexcept;
+
+}  // namespace rnnfast
