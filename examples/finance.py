@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rnnfast.cli.errors import CliError
-from rnnfast.losses import Loss
-
 from common import linear, networks, picture, report, volatility
 from common.files import package_file, read_columns
 from common.networks import KINDS, Network, Training
 from common.options import parser, run
 from common.report import Result
+from rnnfast.cli.errors import CliError
+from rnnfast.losses import Loss
 
 INDICES = {"S&P 500": "sp500", "NASDAQ": "nasdaq"}
 WINDOW, HIDDEN = 44, 16
@@ -108,16 +107,10 @@ def main(args: Namespace) -> None:
     facts = {"days": [len(d) for d in days], "years": [years[0], years[-1]], "returns": found_returns}
     facts["quick"] = args.quick
     report.publish(args.out, results, facts, ".3f", ratio=False)
-    rows = return_rows(found_returns)
-    print("\nThe return itself, one day ahead:\n" + report.as_text(rows) + "\n\n" + RETURNS_ARE_NOT)
-    report.append(args.out, [report.as_markdown(rows), RETURNS_ARE_NOT])
+    rows, sentence = return_rows(found_returns), return_verdict(found_returns)
+    print("\nThe return itself, one day ahead:\n" + report.as_text(rows) + "\n\n" + sentence)
+    report.append(args.out, [report.as_markdown(rows), sentence])
     draw(args.out / "finance.png", markets[0], days[0], h, results, found_returns)
-
-
-RETURNS_ARE_NOT = (
-    "R^2 is the share of the squared return that a forecast explains out of sample, against a forecast of zero; the "
-    "interval is what a right sign by coin tosses gives in 95 % of cases. Returns are not predictable from past prices."
-)
 
 
 def read(path: Path) -> Market:
@@ -167,8 +160,7 @@ def volatility_network(kind: str, markets: list[Market], year: int, how: Trainin
     """A network that corrects the logarithm of EWMA's variance, trained by QLIKE; its forecasts, one array a market."""
     guess = [m.ewma[:-1] for m in markets]
     target = [m.returns**2 / g for m, g in zip(markets, guess, strict=True)]
-    how = Training(**{**vars(how), "loss": LogVarianceLoss()})
-    network, outputs = walk(kind, markets, target, year, how, "")
+    network, outputs = walk(kind, markets, target, year, how.but(loss=LogVarianceLoss()), "")
     days = [m.days(year, year + 1) for m in markets]
     return network, [g[d] * np.exp(p) for g, d, p in zip(guess, days, outputs, strict=True)]
 
@@ -225,25 +217,49 @@ def scores(h: dict[str, list[Any]], name: str, truth: list[Any]) -> dict[str, fl
 
 
 def return_table(forecasts: dict[str, list[Any]], truth: list[Any]) -> dict[str, dict[str, float]]:
-    """How much of the return each forecast explains, and how often its sign is right."""
-    r = np.concatenate(truth)
-    moved = r != 0
-    chance = 1.96 * np.sqrt(0.25 / len(truth[0]))  # days, not days times markets: the markets move together
-    rows = {"always up": {"R^2": float("nan"), "right sign": float((r[moved] > 0).mean()), "chance": chance}}
-    for name, pieces in forecasts.items():
-        forecast = np.concatenate(pieces)
-        explained = 1 - ((r - forecast) ** 2).sum() / (r**2).sum()
-        right = (np.sign(forecast) == np.sign(r))[moved].mean()
-        rows[name] = {"R^2": float(explained), "right sign": float(right), "chance": chance}
+    """How much of the return each forecast explains out of sample, and how often its sign is right.
+
+    R^2 is the part of the squared return that is gone; ``t`` says how far it is from 0 in standard errors.
+    """
+    rows = {}
+    always_up = [np.full_like(r, np.nan) for r in truth]
+    for name, pieces in ({"up, every day": always_up} | forecasts).items():
+        both = list(zip(truth, pieces, strict=True))
+        gain = [r**2 - (r - own) ** 2 for r, own in both]
+        right = [(np.sign(np.nan_to_num(own, nan=1.0)) == np.sign(r))[r != 0] for r, own in both]
+        rows[name] = {
+            "R^2": float(sum(g.sum() for g in gain) / sum((r**2).sum() for r in truth)),
+            # The markets share their days, so their gains are judged as one series.
+            "t": volatility.t_statistic(sum(gain)),
+            "right sign": float(np.concatenate(right).mean()),
+        }
     return rows
 
 
 def return_rows(found: dict[str, dict[str, float]]) -> list[list[str]]:
-    rows = [["", "R^2", "right sign", "by coin tosses"]]
+    rows = [["", "R^2", "t", "right sign"]]
     for name, row in found.items():
-        share = "" if np.isnan(row["R^2"]) else f"{row['R^2']:+.2%}"
-        rows.append([name, share, f"{row['right sign']:.1%}", f"50 % ± {row['chance']:.1%}"])
+        known = not np.isnan(row["R^2"])
+        rows.append(
+            [
+                name,
+                f"{row['R^2']:+.2%}" if known else "",
+                f"{row['t']:+.1f}" if known else "",
+                f"{row['right sign']:.1%}",
+            ]
+        )
     return rows
+
+
+def return_verdict(found: dict[str, dict[str, float]]) -> str:
+    """What the table says, by a one-sided test at 2 standard errors."""
+    better = [name for name, row in found.items() if row["t"] > 2]
+    highest = max(found, key=lambda name: found[name]["right sign"])
+    if better:
+        verdict = f"{', '.join(better)}: more of the return explained than chance would, in this sample."
+    else:
+        verdict = "Returns are not predictable here: no forecast explains more of them than chance would (t above 2)."
+    return f"{verdict} Most often right about the sign: {highest}."
 
 
 def draw(path: Path, m: Market, days: Any, h: dict[str, list[Any]], results: list[Result], found: Any) -> None:
@@ -267,12 +283,15 @@ def draw(path: Path, m: Market, days: Any, h: dict[str, list[Any]], results: lis
     left.barh([r.name for r in order], [r.score for r in order], color=colours, height=0.6)
     low, high = order[-1].score, order[0].score
     left.set_xlim(low - (high - low), high + 0.1 * (high - low))
-    picture.style(left, "Volatility: QLIKE of both indices, less is better", "mean of log h + r²/h (axis does not start at 0)")
-    names = [name for name in found if name != "always up"]
-    right.barh(names[::-1], [100 * found[name]["R^2"] for name in names[::-1]], height=0.6,
-               color=[picture.COLOURS.get(name, picture.MUTED) for name in names[::-1]])
+    picture.style(left, "Volatility: QLIKE of both indices, less is better", "log h + r²/h (axis does not start at 0)")
+    names = [name for name, row in found.items() if not np.isnan(row["R^2"])]
+    shares = [100 * found[name]["R^2"] for name in names[::-1]]
+    colours = [picture.COLOURS.get(name, picture.MUTED) for name in names[::-1]]
+    right.barh(names[::-1], shares, color=colours, height=0.6)
     right.axvline(0, color=picture.INK, lw=1)
-    picture.style(right, "Returns: share explained out of sample, none", "R², percent")
+    picture.style(
+        right, "Returns: share explained out of sample", "R², percent (below 0: worse than none)"
+    )
     picture.save(shown, path)
 
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import rnnfast as rf
-
 from common import linear, networks, picture, report, sphere
 from common.files import package_file, read_columns
 from common.networks import KINDS, Training
@@ -229,3 +228,54 @@ def predict(network: networks.Network, tracks: list[Track]) -> list[Any]:
     y = network.predict(samples(network.kind, tracks)[0])
     pieces = np.split(y, np.cumsum([len(t.x) for t in tracks])[:-1]) if network.kind == "FFNN" else y
     return [t.persistence + piece.reshape(-1, 2, 2) * SCALE for t, piece in zip(tracks, pieces, strict=True)]
+
+
+def draw(
+    path: Path, training: list[Track], test: list[Track], forecasts: list[Any], best: str, results: list[Result]
+) -> None:
+    """All oceans in the newest season, one cyclone from near, and the errors of all forecasts."""
+    shown = picture.figure(11, 8.2)
+    above, below = shown.subfigures(2, 1, height_ratios=(1.1, 1))
+    world = above.subplots()
+    lon = np.concatenate([t.lon for t in training]) % 360
+    lat = np.concatenate([t.lat for t in training])
+    count, x, y = np.histogram2d(lon, lat, bins=(180, 66), range=((0, 360), (-60, 72)))
+    shade = np.where(count > 0, np.log1p(count), np.nan)
+    world.pcolormesh(x, y, shade.T, cmap="Blues", vmin=-1, vmax=1.6 * np.log1p(count.max()))
+    newest = max(t.season for t in test)
+    for t, offsets in zip(test, forecasts, strict=True):
+        if t.season == newest:
+            _fans(world, t, offsets, best, every=8, width=0.9)
+    title = f"{newest}: paths (black) and where {best} expected the next 48 hours (shade: all fixes it has learnt from)"
+    picture.style(world, title, "longitude east", "latitude")
+    world.set(xlim=(20, 360), ylim=(-50, 62), aspect="equal")
+    left, right = below.subplots(1, 2)
+    longest = max(range(len(test)), key=lambda k: len(test[k].x))
+    _fans(left, test[longest], forecasts[longest], best, every=4, width=1.8)
+    name = f"{test[longest].season}, {test[longest].basin[0]}"
+    picture.style(left, f"The longest path of the test ({name}), a forecast a day", "longitude east", "latitude")
+    names, colours = [r.name for r in results], [picture.COLOURS.get(r.name, picture.MUTED) for r in results]
+    day, two = ([r.scores[column] for r in results] for column in ("24 h, km", "48 h, km"))
+    bars = right.barh(names, two, color=colours, height=0.7, alpha=0.5)
+    right.barh(names, day, color=colours, height=0.7)
+    right.bar_label(bars, [f"{d:.0f} / {t:.0f}" for d, t in zip(day, two, strict=True)], padding=3, fontsize=9)
+    right.invert_yaxis()
+    right.set_xlim(0, 1.2 * max(r.score for r in results))
+    picture.style(right, "Test: mean distance after 24 / 48 hours", "km")
+    picture.save(shown, path)
+
+
+def _fans(axes: Any, t: Track, offsets: Any, best: str, every: int, width: float) -> None:
+    """A true path and, at every ``every``-th fix, the forecast for 24 and 48 hours."""
+    lon = np.degrees(np.unwrap(np.radians(t.lon % 360)))
+    axes.plot(lon, t.lat, color=picture.INK, lw=width)
+    lat_to, lon_to = positions(t, offsets)
+    for k in range(0, len(offsets), every):
+        start = lon[k + PAST]
+        along = np.degrees(np.unwrap(np.radians(np.concatenate([[start], lon_to[k]]))))
+        line = np.concatenate([[t.lat[k + PAST]], lat_to[k]])
+        axes.plot(along, line, color=picture.COLOURS[best], lw=width, marker="o", ms=1.6 * width, markevery=[1, 2])
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, parser("paths", __doc__)))

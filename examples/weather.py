@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from common import linear, networks, picture, report
 from common.files import package_file, read_columns
 from common.networks import KINDS, Network, Training

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class Training:
         How many models, which differ in their seed; their mean is the forecast.
     lr, batch_size, clip_norm, loss, seed, progress
         As `rnnfast.Sequential.fit` has them.
+    options : dict
+        More of its arguments.
     """
 
     epochs: int
@@ -41,6 +43,11 @@ class Training:
     loss: str | Loss = "mse"
     seed: int = 0
     progress: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def but(self, **changes: Any) -> Training:
+        """The same with some changes."""
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True)
@@ -112,10 +119,9 @@ def fit(
     models, histories = [], []
     for member in range(how.members):
         seed = how.seed + 100 * member
-        model, keep = make(seed), _KeepBest(how.patience)
-        histories.append(_train(f"{kind}{note}", model, data, how, seed, how.epochs, validation, [keep]))
-        model.load_state_dict(keep.best)
-        models.append(model)
+        models.append(make(seed))
+        stop = rf.EarlyStopping(how.patience, restore_best=True)
+        histories.append(_train(f"{kind}{note}", models[-1], data, how, seed, how.epochs, validation, [stop]))
     return Network(kind, models, histories)
 
 
@@ -145,22 +151,8 @@ def _train(
         seed=seed,
         progress=how.progress,
         callbacks=callbacks,
+        **how.options,
     )
     if history.interrupted:
         raise KeyboardInterrupt
     return history
-
-
-class _KeepBest:
-    """Ends training when the validation loss falls no more, and holds the parameters of where it was lowest."""
-
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
-        self.best: Any = None
-
-    def __call__(self, training: Any) -> None:
-        best = int(np.argmin(training.history.val_loss)) + 1
-        if best == training.epoch:
-            self.best = training.model.state_dict()
-        elif training.epoch - best >= self.patience:
-            training.stop()

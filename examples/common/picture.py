@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rnnfast.cli.errors import CliError
 from rnnfast.cli.output import write_whole
 
@@ -46,6 +47,27 @@ def learning(axes: Any, networks: list[Any], y: str) -> None:
             axes.plot(best, losses[best - 1], marker="o", ms=5, color=colour)
     style(axes, "Learning: the validation loss, its lowest point", "epoch", y)
     axes.legend(frameon=False, fontsize=9)
+
+
+def text_map(axes: Any, characters: list[str], values: Any, columns: int) -> None:
+    """Characters in a grid, behind each a colour for its value; spaces and ends of lines are shown."""
+    rows = -(-len(characters) // columns)
+    grid = np.full(rows * columns, np.nan)
+    grid[: len(values)] = values
+    axes.imshow(grid.reshape(rows, columns), cmap="YlOrRd", vmin=0, vmax=12, aspect="auto", alpha=0.85)
+    for k, character in enumerate(characters):
+        mark = {"\n": "¶", " ": "·"}.get(character, character).replace("$", r"\$")
+        axes.text(k % columns, k // columns, mark, ha="center", va="center", fontsize=6.5, family="monospace")
+    axes.set_axis_off()
+
+
+def paragraph(axes: Any, text: str, columns: int, title: str) -> None:
+    """Text as it would stand in a terminal of so many columns."""
+    lines = [line[k : k + columns] for line in text.split("\n") for k in range(0, max(len(line), 1), columns)]
+    shown = "\n".join(lines[:18]).replace("$", r"\$")
+    axes.text(0, 1, shown, va="top", family="monospace", fontsize=8.5, color=INK, transform=axes.transAxes)
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    axes.set_axis_off()
 
 
 def save(picture: Any, path: Path) -> None:

@@ -42,9 +42,9 @@ def recursion(squared: Any, omega: float, alpha: Any, gamma: float, beta: float,
 
 
 def garch(returns: Any, known: int, asymmetric: bool) -> Any:
-    """Forecasts of a GARCH(1,1), or GJR-GARCH(1,1), whose parameters maximise the likelihood of the first ``known`` days.
+    """Forecasts (T + 1,) of a GARCH(1,1) or GJR-GARCH(1,1) of the highest likelihood in the first ``known`` days.
 
-    Returns shape (T + 1,). Needs the package arch.
+    The package arch finds its parameters.
     """
     from arch import arch_model
 
