@@ -227,10 +227,12 @@ def return_table(forecasts: dict[str, list[Any]], truth: list[Any]) -> dict[str,
         both = list(zip(truth, pieces, strict=True))
         gain = [r**2 - (r - own) ** 2 for r, own in both]
         right = [(np.sign(np.nan_to_num(own, nan=1.0)) == np.sign(r))[r != 0] for r, own in both]
+        # The markets share their days, so their gains are judged as one series.
+        of_day, all_of_it = sum(gain), sum((r**2).sum() for r in truth)
         rows[name] = {
-            "R^2": float(sum(g.sum() for g in gain) / sum((r**2).sum() for r in truth)),
-            # The markets share their days, so their gains are judged as one series.
-            "t": volatility.t_statistic(sum(gain)),
+            "R^2": float(of_day.sum() / all_of_it),
+            "standard error": volatility.standard_error(of_day) * len(of_day) / all_of_it,
+            "t": volatility.t_statistic(of_day),
             "right sign": float(np.concatenate(right).mean()),
         }
     return rows
@@ -275,6 +277,7 @@ def draw(path: Path, m: Market, days: Any, h: dict[str, list[Any]], results: lis
         axes.plot(m.dates[days], band, color=colour, lw=width, label=f"± 2 forecast standard deviations, {name}")
         axes.plot(m.dates[days], -band, color=colour, lw=width)
     picture.style(axes, "S&P 500: each day's band was forecast the day before", "", "percent")
+    picture.dates(axes)
     axes.margins(x=0.01)
     axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower right")
     left, right = below.subplots(1, 2)
@@ -287,10 +290,11 @@ def draw(path: Path, m: Market, days: Any, h: dict[str, list[Any]], results: lis
     names = [name for name, row in found.items() if not np.isnan(row["R^2"])]
     shares = [100 * found[name]["R^2"] for name in names[::-1]]
     colours = [picture.COLOURS.get(name, picture.MUTED) for name in names[::-1]]
-    right.barh(names[::-1], shares, color=colours, height=0.6)
+    wide = [200 * found[name]["standard error"] for name in names[::-1]]
+    right.barh(names[::-1], shares, color=colours, height=0.6, xerr=wide, error_kw={"lw": 1.2, "ecolor": picture.INK})
     right.axvline(0, color=picture.INK, lw=1)
     picture.style(
-        right, "Returns: share explained out of sample", "R², percent (below 0: worse than none)"
+        right, "Returns: share explained, ± 2 standard errors", "R² out of sample, percent (below 0: worse than none)"
     )
     picture.save(shown, path)
 

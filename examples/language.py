@@ -26,7 +26,7 @@ from common.report import Result
 from common.sampling import probabilities, sample
 from rnnfast.cli.errors import CliError
 
-HIDDEN, EMBEDDING, DROPOUT = 256, 48, 0.3
+HIDDEN, EMBEDDING, DROPOUT = 256, 48, 0.4
 CONTEXT = 12  # characters that the network without memory sees
 STREAMS, STEPS = 16, 100  # the text is read in so many places at once; gradients go back so many steps
 WARM = 500  # characters read before the first that counts

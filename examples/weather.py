@@ -247,14 +247,15 @@ def draw(path: Path, weather: Weather, test: Windows, forecasts: Any, error: Any
         axes.plot(weather.hours[when], line, color=picture.COLOURS[best.name], lw=2, label=label)
         axes.plot(weather.hours[when[0]], line[0], "o", color=picture.COLOURS[best.name], ms=5, mfc="white")
     picture.style(axes, "Kennedy airport in the test months, never seen in training", "", "temperature, °C")
+    picture.dates(axes)
     axes.legend(frameon=False, fontsize=9, ncols=2)
     axes.margins(x=0.01)
     left, right = below.subplots(1, 2)
     steps = np.arange(1, HORIZON + 1)
     styles = iter(picture.NAIVE_STYLES)
     for r in results:
-        line = {"color": picture.COLOURS[r.name], "lw": 2} if r.networks else {"color": picture.MUTED, "lw": 1.4}
-        left.plot(steps, error[r.name], ls="-" if r.networks else next(styles), label=r.name, **line)
+        line = {"color": picture.COLOURS[r.name], "lw": 2} if r.networks else next(styles)
+        left.plot(steps, error[r.name], label=r.name, **line)
     picture.style(left, "Test error by hours ahead", "hours ahead", "RMSE, °C")
     left.set_ylim(0, 1.25 * max(error[r.name].max() for r in results if r.name != "climatology"))
     left.set_xticks([1, 6, 12, 18, 24])

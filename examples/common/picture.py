@@ -12,7 +12,8 @@ from rnnfast.cli.output import write_whole
 INK, MUTED, GRID = "#222222", "#8a8a8a", "#e6e6e6"
 # Okabe & Ito's colours, told apart with any colour vision.
 COLOURS = {"FFNN": "#e69f00", "RNN": "#009e73", "LSTM": "#0072b2", "GRU": "#cc79a7"}
-NAIVE_STYLES = ("--", ":", "-.", (0, (5, 1)), (0, (1, 1)))
+GREYS, DASHES = ("#9a9a9a", "#444444"), ("--", ":", "-.")
+NAIVE_STYLES = tuple({"ls": dashes, "color": grey, "lw": 1.4} for grey in GREYS for dashes in DASHES)
 
 
 def figure(width: float, height: float) -> Any:
@@ -35,6 +36,15 @@ def style(axes: Any, title: str, x: str = "", y: str = "") -> None:
     axes.grid(color=GRID, lw=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def dates(axes: Any) -> None:
+    """Dates on the axis below, as short as they can be."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator()
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
 def learning(axes: Any, networks: list[Any], y: str) -> None:

@@ -73,13 +73,15 @@ def har_inputs(log_range: Any) -> Any:
     return np.stack([past_mean(log_range, days) for days in (DAY, WEEK, MONTH)], axis=1)
 
 
-def t_statistic(difference: Any, lags: int = 5) -> float:
-    """Mean of a series by its standard error (Diebold & Mariano 1995); errors of near days may be related.
-
-    Newey & West's (1987) variance with ``lags``. Beyond about 2 the mean is hardly 0 by chance.
-    """
-    d = difference - difference.mean()
+def standard_error(series: Any, lags: int = 5) -> float:
+    """Of the mean of a series whose neighbours, up to ``lags`` days apart, may be related (Newey & West 1987)."""
+    d = series - series.mean()
     variance = (d**2).mean()
     for lag in range(1, lags + 1):
         variance += 2 * (1 - lag / (lags + 1)) * (d[lag:] * d[:-lag]).sum() / len(d)
-    return float(difference.mean() / math.sqrt(variance / len(d)))
+    return math.sqrt(variance / len(d))
+
+
+def t_statistic(difference: Any, lags: int = 5) -> float:
+    """Mean by standard error (Diebold & Mariano 1995): beyond about 2, the mean is hardly 0 by chance."""
+    return float(difference.mean() / standard_error(difference, lags))
