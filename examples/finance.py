@@ -104,7 +104,7 @@ def main(args: Namespace) -> None:
     h = {name: joined(pieces) for name, pieces in variances.items()}
     results = [Result(name, scores(h, name, truth), tuple(trained.get(name, ()))) for name in h]
     found_returns = return_table({name: joined(pieces) for name, pieces in returns.items()}, truth)
-    facts = {"days": [len(d) for d in days], "years": [years[0], years[-1]], "returns": found_returns}
+    facts = {"days": [len(d) for d in days], "years": [years[0], years[-1]], "returns": finite(found_returns)}
     facts["quick"] = args.quick
     report.publish(args.out, results, facts, ".3f", ratio=False)
     rows, sentence = return_rows(found_returns), return_verdict(found_returns)
@@ -238,15 +238,20 @@ def return_table(forecasts: dict[str, list[Any]], truth: list[Any]) -> dict[str,
     return rows
 
 
+def finite(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
+    """None, which JSON has, for NaN, which it has not."""
+    return {name: {k: None if np.isnan(v) else v for k, v in row.items()} for name, row in found.items()}
+
+
 def return_rows(found: dict[str, dict[str, float]]) -> list[list[str]]:
     rows = [["", "R^2", "t", "right sign"]]
     for name, row in found.items():
-        known = not np.isnan(row["R^2"])
+        there = not np.isnan(row["R^2"])
         rows.append(
             [
                 name,
-                f"{row['R^2']:+.2%}" if known else "",
-                f"{row['t']:+.1f}" if known else "",
+                f"{row['R^2']:+.2%}" if there else "",
+                f"{row['t']:+.1f}" if there else "",
                 f"{row['right sign']:.1%}",
             ]
         )
