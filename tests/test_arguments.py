@@ -123,9 +123,18 @@ def bad_constructors() -> Iterator[Bad]:
     values: dict[str, list[Any]] = {
         "input_size": [0, -1, 2.5, "4", None, [4], np.float32(4)],
         "hidden_size": [0, -5, 2.5, "4", None, [4]],
-        "num_layers": [0, -1, 2, 1.5, "1"],
-        "dropout": [0.5, -0.1, 1.5, float("nan"), "0"],
-        "bidirectional": [True],
+        "num_layers": [0, -1, 1.5, "1", True],
+        "dropout": [-0.1, 1.5, float("nan"), "0", None],
+        "bidirectional": ["yes", 1, None],
+        "bias": [1, "yes", None],
+        "batch_first": [0, None],
+        "learn_initial_state": [1, None],
+        "zoneout": [-0.1, 1.0, "0", (0.1, 0.2, 0.3), (0.1, -1.0)],
+        "recurrent_dropout": [-0.1, 1.0, None],
+        "clip": [0, -1.0, "1", float("nan")],
+        "activations": ["Tanh", [], ["Tanh"] * 4, ["tan"] * 3, [3], [("Elu", -1.0)], [("Relu", 1.0)], [("Elu", "1")]],
+        "mask_ih": [np.ones((H, I)), np.ones((2, 2), bool), "mask", {"shape": [H, H], "bits": ""}],
+        "mask_hh": [np.ones((H, H), int), np.ones((H, I), bool), np.ones(H, bool)],
         "dtype": ["float16", "int32", "complex64", ">f4", "nonsense", np.int64, object],
         "seed": ["abc", -1, 1.5],
     }
@@ -140,8 +149,21 @@ def bad_constructors() -> Iterator[Bad]:
                 yield Bad(f"{cell} {argument}={value!r}", call, argument)
     for value in ("sigmoid", "", None, 1, "TANH"):
         yield Bad(f"nonlinearity={value!r}", lambda value=value: rf.RNN(I, H, nonlinearity=value), "nonlinearity")
-    for value in (3, -1, "2", H):
+    for value in (-1, "2", H, H + 1, 1.5, None):
         yield Bad(f"proj_size={value!r}", lambda value=value: rf.LSTM(I, H, proj_size=value), "proj_size")
+    for argument in ("peephole", "coupled", "layer_norm"):
+        yield Bad(f"{argument}=1", lambda argument=argument: rf.LSTM(I, H, **{argument: 1}), argument)
+    yield Bad("forget_bias='1'", lambda: rf.LSTM(I, H, forget_bias="1"), "forget_bias")
+    yield Bad("forget_bias without bias", lambda: rf.LSTM(I, H, bias=False, forget_bias=1.0), "forget_bias.*bias")
+    yield Bad("reset_after=1", lambda: rf.GRU(I, H, reset_after=1), "reset_after")
+    yield Bad(
+        "layer_norm before reset", lambda: rf.GRU(I, H, reset_after=False, layer_norm=True), "layer_norm.*reset_after"
+    )
+    yield Bad("zoneout of projected states", lambda: rf.LSTM(I, H, proj_size=2, zoneout=0.1), "zoneout.*proj_size")
+    for options in ({"num_layers": 2}, {"bidirectional": True}):
+        for mask in ({"mask_ih": np.zeros((H, I), bool)}, {"mask_hh": np.zeros((H, H), bool)}):
+            what = f"{options} with {list(mask)}"
+            yield Bad(what, lambda o=options, m=mask: rf.GRU(I, H, **o, **m), "mask_ih or mask_hh")
 
 
 def bad_sequences(method: str) -> Iterator[Bad]:
@@ -162,7 +184,10 @@ def bad_sequences(method: str) -> Iterator[Bad]:
                 yield bad(f"x {what}", "x", x)
         yield bad("x of another N than the state", "state|x", good.x[:, :1], good.state)
         yield bad("unbatched x, batched state", "state", good.x[:, 0], good.state)
-        yield bad("lengths", "lengths", good.x, lengths=np.array([1, 2]))
+        for value in ([1], [1, 2, 3], [-1, 2], [1, T + 1], [1.0, 2.0], ["1", "2"], 2, [[1, 2]], [None, 1]):
+            yield bad(f"lengths={value!r}", "lengths", good.x, lengths=value)
+        for value in (np.zeros((T, N)), np.zeros((N, T), bool), np.zeros(T, bool), True, [[0] * N] * T):
+            yield bad(f"resets={value!r}", "resets", good.x, resets=value)
 
         h = good.inputs["h0"][None]
         pairs = [*wrong_typed(h), *wrong_shaped(h), *no_arrays(), ("float64", h.astype(float))]
@@ -377,18 +402,22 @@ def test_messages_carry_what_was_found_and_what_was_wanted():
         GOOD["rnn_tanh"].layer(np.zeros((T, N, 7), F32))
 
 
-@pytest.mark.parametrize("argument", ["num_layers", "dropout", "bidirectional", "proj_size"])
-def test_what_comes_later_is_refused_as_not_supported(argument):
-    value = {"num_layers": 2, "dropout": 0.5, "bidirectional": True, "proj_size": 3}[argument]
-    with pytest.raises(ValueError, match=rf"{argument}.*not supported"):
-        rf.LSTM(I, H, **{argument: value})
+def test_weights_where_there_is_no_connection_are_refused():
+    layer = rf.GRU(I, H, mask_hh=np.eye(H, dtype=bool))
+    state = layer.state_dict()
+    with pytest.raises(ValueError, match=r"GRU.load_state_dict.*weight_hh_l0.*mask_hh"):
+        layer.load_state_dict({**state, "weight_hh_l0": state["weight_hh_l0"] + 1})
+    assert_same_bits(layer.state_dict()["weight_hh_l0"], state["weight_hh_l0"], "weights after the refused call")
 
 
-def test_lengths_are_refused_as_not_supported():
-    good = GOOD["gru"]
-    for run in (good.layer, good.layer.forward):
-        with pytest.raises(ValueError, match=r"lengths.*not supported"):
-            run(good.x, lengths=np.array([3, 2]))
+def test_a_stream_of_both_directions_is_refused():
+    with pytest.raises(ValueError, match=r"LSTM.stream.*bidirectional"):
+        rf.LSTM(I, H, bidirectional=True).stream()
+
+
+def test_dropout_of_a_single_layer_warns():
+    with pytest.warns(UserWarning, match=r"GRU: dropout is 0.5 with num_layers 1"):
+        rf.GRU(I, H, dropout=0.5)
 
 
 def test_output_of_training_is_read_only():

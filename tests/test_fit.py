@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import sys
@@ -1047,3 +1048,25 @@ def test_a_loss_of_ones_own(x, y):
     expected = named.fit(x, y, "mse", rf.SGD(0.1), epochs=2, progress=False)
     assert_close(own.parameters.flat, named.parameters.flat, GRADIENT, "parameters")
     np.testing.assert_allclose(history.loss, 2 * np.array(expected.loss), rtol=GRADIENT)
+
+
+@by_layout
+def test_all_samples_with_bad_numbers_are_named(batch_first, x, y):
+    model = one_value_model(batch_first=batch_first)
+    for n in (3, 5, 8, 13, 14, 20, 22):
+        x[n % T, n, 0] = np.nan
+    with pytest.raises(ValueError, match=r"such numbers: 3, 5, 8, 13, 14 and 2 more$"):
+        model.fit(layout(x, batch_first), y, progress=False)
+    y[[4, 6], 1] = np.inf
+    with pytest.raises(ValueError, match=r"fit: y\[4, 1\] is inf \(sample 4, .*such numbers: 4, 6$"):
+        model.fit(np.zeros_like(layout(x, batch_first)), y, progress=False)
+
+
+def test_a_copy_trains_by_itself(x, y):
+    model = one_value_model()
+    twin = copy.deepcopy(model)
+    before = model.parameters.flat
+    twin.fit(x, y, epochs=1, progress=False)
+    assert_same_bits(model.parameters.flat, before, "parameters")
+    model.fit(x, y, epochs=1, progress=False)
+    assert_same_bits(model.parameters.flat, twin.parameters.flat, "parameters")

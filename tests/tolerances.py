@@ -56,3 +56,26 @@ def forward(dtype: Any, I: int, H: int) -> float:  # noqa: E741
 def gradient(dtype: Any, T: int, N: int, I: int, H: int, gates: int) -> float:  # noqa: E741
     """Bound for every gradient: forward's chain, one over the gates' rows, and for weights one over all rows of x."""
     return chain(dtype, max(I + H + 1, gates * H, T * N))
+
+
+# Peepholes, masks and projections add a handful of roundings to the plain cell: measured over all options, types and
+# instruction sets of test_options.py, errors stay below half of the plain bound.
+OPTIONS = 1
+# Normalisation divides by a standard deviation, which magnifies what came in, and its gradient subtracts two means,
+# which may cancel most of it: measured, up to 5 times the plain bound for rows of few numbers.
+NORMALISED = 10
+
+
+def variant(dtype: Any, spec: Any, T: int, N: int) -> float:
+    """Bound for outputs and gradients of a layer with options: errors of stacked layers add up."""
+    widest = max(spec.input_size, 2 * spec.output_size) + spec.output_size + 1
+    terms = max(widest, spec.gates * spec.hidden_size, T * N)
+    return (NORMALISED if spec.layer_norm else OPTIONS) * spec.num_layers * chain(dtype, terms)
+
+
+# ONNX Runtime computes in float32 with its own short polynomials for exp, sigmoid and tanh, good to a few units of
+# 1e-7 absolute, and the recurrence carries them on.
+ONNX_RUNTIME = 2e-5
+
+# Keras in float32, its default; asked for float64, its NumPy and PyTorch backends still round to float32 on the way.
+KERAS = 1e-6

@@ -95,7 +95,7 @@ void Forward<Real, training>::run() {
                     .c = kernels_.has_cell_state ? c_.data() : nullptr,
                     .gates = gates_.size() > 0 ? gates_.data() : nullptr,
                     .work = work_.data()},
-                   training, team);
+                   training, {0, setup_.dims.T}, team);
 }
 
 template <class Real, bool training>
@@ -167,6 +167,7 @@ void Backward<Real>::run() {
                     .c = kernels.has_cell_state ? forward_.c_.data() : nullptr,
                     .gates = gates_.data(),
                     .dy = dy_.data(),
+                    .dcells = nullptr,
                     .dh = dh_.data(),
                     .dc = kernels.has_cell_state ? dc_.data() : nullptr,
                     .dx = dx_.data(),
@@ -175,7 +176,7 @@ void Backward<Real>::run() {
                     .db_ih = db_ih_.data(),
                     .db_hh = db_hh_.data(),
                     .work = work_.data()},
-                   team);
+                   {0, forward_.setup_.dims.T}, team);
 }
 
 template <class Real>

@@ -77,14 +77,22 @@ class Checker {
   template <class Real>
   py::array shaped(const char* name, py::handle object, std::initializer_list<Index> sizes, const char* axes,
                    const char* origin) const {
-    py::array array = ranked<Real>(name, object, sizes.size(), axes);
-    std::size_t axis = 0;
-    for (const Index size : sizes) {
-      if (array.shape(static_cast<py::ssize_t>(axis)) != size) {
+    return shaped<Real>(name, object, sizes.begin(), sizes.size(), axes, origin);
+  }
+  template <class Real>
+  py::array shaped(const char* name, py::handle object, const std::vector<Index>& sizes, const char* axes,
+                   const char* origin) const {
+    return shaped<Real>(name, object, sizes.data(), sizes.size(), axes, origin);
+  }
+  template <class Real>
+  py::array shaped(const char* name, py::handle object, const Index* sizes, std::size_t rank, const char* axes,
+                   const char* origin) const {
+    py::array array = ranked<Real>(name, object, rank, axes);
+    for (std::size_t axis = 0; axis < rank; ++axis) {
+      if (array.shape(static_cast<py::ssize_t>(axis)) != sizes[axis]) {
         value_error(std::string(name) + " has shape " + text(array) + "; expected " + axes + " = " +
-                    shape_text(sizes.begin(), sizes.size()) + ", " + origin);
+                    shape_text(sizes, rank) + ", " + origin);
       }
-      ++axis;
     }
     return array;
   }
@@ -122,16 +130,6 @@ Real* data(py::array& array) {
 template <class Real>
 const Real* data(const py::array& array) {
   return static_cast<const Real*>(array.data());
-}
-
-/// A fresh array (slots, N, H) whose slot 0 is a copy of `first`.
-template <class Real>
-py::array states_from(const py::array& first, Index slots) {
-  const Index N = first.shape(0);
-  const Index H = first.shape(1);
-  py::array_t<Real> states({slots, N, H});
-  if (first.size() > 0) std::memcpy(states.mutable_data(), first.data(), static_cast<std::size_t>(first.nbytes()));
-  return states;
 }
 
 template <class Real>

@@ -4,6 +4,7 @@
 #include "arrays.h"
 #include "bind.h"
 #include "gil.h"
+#include "rnnfast/loss.h"
 #include "rnnfast/optim.h"
 
 namespace rnnfast::bindings {
@@ -121,6 +122,12 @@ bool finite_of(const py::object& x) {
 }
 
 template <class Real>
+double squares_of(const py::object& x) {
+  const py::array array = vector<Real>(Checker("sum_of_squares"), "x", x);
+  return sum_of_squares(data<Real>(array), array.size());
+}
+
+template <class Real>
 double norm_of(const py::object& x) {
   const py::array array = vector<Real>(Checker("norm"), "x", x);
   return norm(data<Real>(array), array.size());
@@ -171,6 +178,35 @@ void add_rows_in_place(const py::object& table, const py::array_t<Index, py::arr
   add_rows(data<Real>(to), numbers, data<Real>(from), from.shape(0), from.shape(1));
 }
 
+using Indices = py::array_t<Index, py::array::c_style>;
+
+template <class Real>
+double cross_entropy_of(const py::object& logits, const Indices& target, const py::object& weights, double factor,
+                        const py::object& derivative) {
+  const Checker check("cross_entropy");
+  const py::array z = check.ranked<Real>("logits", logits, 2, "(rows, classes)");
+  const Index rows = z.shape(0), classes = z.shape(1);
+  py::array d = check.shaped<Real>("derivative", derivative, {rows, classes}, "(rows, classes)", "from logits");
+  py::array w;
+  if (!weights.is_none()) w = check.shaped<double>("weights", weights, {rows}, "(rows,)", "from logits");
+  check.writeable("derivative", d, {&z, &target, weights.is_none() ? nullptr : &w});
+  if (target.ndim() != 1 || target.shape(0) != rows) {
+    check.value_error("target has another shape than (rows,) = (" + std::to_string(rows) + ",), from logits");
+  }
+  const double* const factors = weights.is_none() ? nullptr : data<double>(static_cast<const py::array&>(w));
+  const Index* const numbers = target.data();
+  for (Index m = 0; m < rows; ++m) {
+    if ((numbers[m] < 0 || numbers[m] >= classes) && (factors == nullptr || factors[m] != 0)) {
+      check.value_error("target[" + std::to_string(m) + "] is " + std::to_string(numbers[m]) + "; expected 0.." +
+                        std::to_string(classes - 1) + ", from logits");
+    }
+  }
+  const Real* const from = data<Real>(z);
+  Real* const to = data<Real>(d);
+  const WithoutGil unlocked;
+  return cross_entropy(from, numbers, factors, factor, to, rows, classes);
+}
+
 bool is_double(const py::object& x) { return py::isinstance<py::array_t<double>>(x); }
 
 }  // namespace
@@ -181,6 +217,17 @@ void bind_optim(py::module_& m) {
         "root_correction"_a = 1.0);
   m.def(
       "all_finite", [](const py::object& x) { return is_double(x) ? finite_of<double>(x) : finite_of<float>(x); },
+      "x"_a);
+  m.def(
+      "cross_entropy",
+      [](const py::object& logits, const Indices& target, const py::object& weights, double factor,
+         const py::object& derivative) {
+        return is_double(logits) ? cross_entropy_of<double>(logits, target, weights, factor, derivative)
+                                 : cross_entropy_of<float>(logits, target, weights, factor, derivative);
+      },
+      "logits"_a, "target"_a.noconvert(), "weights"_a, "factor"_a, "derivative"_a);
+  m.def(
+      "sum_of_squares", [](const py::object& x) { return is_double(x) ? squares_of<double>(x) : squares_of<float>(x); },
       "x"_a);
   m.def("norm", [](const py::object& x) { return is_double(x) ? norm_of<double>(x) : norm_of<float>(x); }, "x"_a);
   m.def(

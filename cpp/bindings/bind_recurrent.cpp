@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <memory>
+#include <optional>
+#include <vector>
 
 #include "bind.h"
 #include "gil.h"
+#include "slots.h"
 #include "weights.h"
 
 namespace rnnfast::bindings {
@@ -19,192 +23,289 @@ Index steps_between_signals(const Dims& d, Index gates_per_unit) {
   return steps < 1 ? 1 : steps > 1e9 ? Index{1000000000} : static_cast<Index>(steps);
 }
 
-Dims dims_of(const Checker& check, const Weights& weights, const py::array& x) {
-  const LayerDims layer = weights.dims();
-  if (x.shape(2) != layer.I) {
-    check.value_error("x has " + std::to_string(x.shape(2)) +
-                      " inputs in its last axis; expected I = " + std::to_string(layer.I) + " from w_ih");
-  }
-  if (x.shape(0) >= (Index{1} << 48)) check.value_error("x has too many steps");
-  return {x.shape(0), x.shape(1), layer.I, layer.H};
+/// States in their slots, with a copy of `first` in slot 0.
+template <class Real>
+py::array in_slots(const CallDims& call, const py::array& first) {
+  py::array states = py::array_t<Real>(call.slot_shape({call.dims.H}));
+  if (first.size() > 0) std::memcpy(states.mutable_data(), first.data(), static_cast<std::size_t>(first.nbytes()));
+  return states;
 }
 
+/// One forward call: what it takes is checked and what it gives allocated when it is made.
 template <class Real>
-py::tuple forward(Weights& weights, const py::object& x_in, const py::object& h0_in, const py::object& c0_in,
-                  bool training) {
-  const Checker check("forward");
-  const CellKernels<Real>& k = weights.kernels<Real>();
-  const py::array x = check.ranked<Real>("x", x_in, 3, "(T, N, I)");
-  const Dims d = dims_of(check, weights, x);
-  const char* origin = "N from x, H from w_hh";
-  const py::array h0 = check.shaped<Real>("h0", h0_in, {d.N, d.H}, "(N, H)", origin);
-  if (k.has_cell_state == c0_in.is_none()) {
-    check.value_error(k.has_cell_state ? "c0 is None; expected (N, H)" : "c0 is given; expected None, cell has none");
+class ForwardCall {
+ public:
+  ForwardCall(Weights& weights, const py::object& x, const py::object& h0_in, const py::object& c0_in,
+              const py::object& slots, bool training)
+      : weights_(weights),
+        check_("forward"),
+        k_(weights.kernels<Real>()),
+        call_(check_, weights.dims(), std::type_identity<Real>{}, x, slots),
+        training_(training) {
+    const Dims& d = call_.dims;
+    const py::array h0 = check_.shaped<Real>("h0", h0_in, {d.N, d.H}, "(N, H)", call_.origin());
+    if (k_.has_cell_state == c0_in.is_none()) {
+      check_.value_error(k_.has_cell_state ? "c0 is None; expected (N, H)"
+                                           : "c0 is given; expected None, cell has none");
+    }
+    h_ = in_slots<Real>(call_, h0);
+    if (k_.has_cell_state) {
+      const py::array c0 = check_.shaped<Real>("c0", c0_in, {d.N, d.H}, "(N, H)", call_.origin());
+      py::array states = training ? in_slots<Real>(call_, c0) : copy_or_zeros<Real>(c0, d.N, d.H);
+      args_.c = data<Real>(states);
+      c_ = std::move(states);
+    }
+    if (training && k_.planes_per_unit > 0) {
+      py::array kept = py::array_t<Real>(call_.step_shape({k_.planes_per_unit, d.H}));
+      args_.gates = data<Real>(kept);
+      gates_ = std::move(kept);
+    }
+    args_.x = data<Real>(std::as_const(call_.x));
+    args_.h = data<Real>(h_);
   }
 
-  py::array h = states_from<Real>(h0, d.T + 1);
-  py::object c = py::none();
-  py::object gates = py::none();
-  ForwardArgs<Real> args{};
-  if (k.has_cell_state) {
-    const py::array c0 = check.shaped<Real>("c0", c0_in, {d.N, d.H}, "(N, H)", origin);
-    py::array states = training ? states_from<Real>(c0, d.T + 1) : copy_or_zeros<Real>(c0, d.N, d.H);
-    args.c = data<Real>(states);
-    c = std::move(states);
-  }
-  if (training && k.planes_per_unit > 0) {
-    py::array kept = py::array_t<Real>({d.T, d.N, k.planes_per_unit, d.H});
-    args.gates = data<Real>(kept);
-    gates = std::move(kept);
-  }
-  args.x = data<Real>(x);
-  args.h = data<Real>(h);
+  const Dims& dims() const { return call_.dims; }
+  bool is_empty() const { return dims().row(dims().T) == 0; }
+  Index segment() const { return steps_between_signals(dims(), k_.gates_per_unit); }
 
-  if (d.T > 0 && d.N > 0) {
-    WithoutGil unlocked;
-    const SharedBuffer packed = weights.forward_pack<Real>();
-    args.packed = packed->as<Real>();
-    Team team(num_threads());
-    const Buffer work(static_cast<std::size_t>(k.forward_work_size(d, training, team.size())) * sizeof(Real));
-    args.work = work.as<Real>();
-    const Index segment = steps_between_signals(d, k.gates_per_unit);
-    for (Index t = 0; t < d.T; t += segment) {
-      if (t > 0) unlocked.let_python_interrupt();
-      const Dims part{std::min(segment, d.T - t), d.N, d.I, d.H};
-      ForwardArgs<Real> at = args;
-      at.x += t * d.N * d.I;
-      at.h += t * d.N * d.H;
-      if (training && k.has_cell_state) at.c += t * d.N * d.H;
-      if (args.gates != nullptr) at.gates += t * d.N * k.planes_per_unit * d.H;
-      k.forward(part, at, training, team);
+  /// Without the GIL, before run().
+  void prepare(int threads) {
+    packed_ = weights_.forward_pack<Real>();
+    args_.packed = packed_->template as<Real>();
+    work_.emplace(static_cast<std::size_t>(k_.forward_work_size(dims(), training_, threads)) * sizeof(Real));
+    args_.work = work_->template as<Real>();
+  }
+
+  void run(StepRange steps, Team& team) { k_.forward(dims(), args_, training_, steps, team); }
+
+  py::tuple result() { return py::make_tuple(std::move(h_), std::move(c_), std::move(gates_)); }
+
+ private:
+  Weights& weights_;
+  Checker check_;
+  const CellKernels<Real>& k_;
+  CallDims call_;
+  bool training_;
+  ForwardArgs<Real> args_{};
+  py::array h_;
+  py::object c_ = py::none();
+  py::object gates_ = py::none();
+  SharedBuffer packed_;
+  std::optional<Buffer> work_;
+};
+
+struct BackwardInputs {
+  py::object x, h, c, gates, dy, dh_n, dc_n, dw_ih, dw_hh, db_ih, db_hh, slots, dcells;
+  bool need_dx;
+};
+
+/// One backward call, like ForwardCall.
+template <class Real>
+class BackwardCall {
+ public:
+  BackwardCall(Weights& weights, const BackwardInputs& in)
+      : weights_(weights),
+        check_("backward"),
+        k_(weights.kernels<Real>()),
+        call_(check_, weights.dims(), std::type_identity<Real>{}, in.x, in.slots) {
+    read_forward(in);
+    read_gradients(in);
+    claim_weight_gradients(in);
+    const Dims& d = call_.dims;
+    dh_ = copy_or_zeros<Real>(in.dh_n, d.N, d.H);
+    args_.dh = data<Real>(dh_);
+    if (k_.has_cell_state) {
+      py::array carried = copy_or_zeros<Real>(in.dc_n, d.N, d.H);
+      args_.dc = data<Real>(carried);
+      dc_ = std::move(carried);
+    }
+    if (in.need_dx) {
+      py::array gradient = py::array_t<Real>(call_.step_shape({d.I}));
+      args_.dx = data<Real>(gradient);
+      dx_ = std::move(gradient);
+    }
+    args_.x = data<Real>(std::as_const(call_.x));
+  }
+
+  const Dims& dims() const { return call_.dims; }
+  bool is_empty() const { return dims().row(dims().T) == 0; }
+  /// First step of the piece that ends at `last`.
+  Index cut(Index last) const {
+    const Index segment = steps_between_signals(dims(), 3 * k_.gates_per_unit);
+    return last > segment ? k_.backward_cut(dims(), last, last - segment) : 0;
+  }
+
+  void prepare(int threads) {
+    packed_ = weights_.backward_pack<Real>();
+    args_.packed = packed_->template as<Real>();
+    work_.emplace(static_cast<std::size_t>(k_.backward_work_size(dims(), threads)) * sizeof(Real));
+    args_.work = work_->template as<Real>();
+  }
+
+  void run(StepRange steps, Team& team) { k_.backward(dims(), args_, steps, team); }
+
+  py::tuple result() { return py::make_tuple(std::move(dx_), std::move(dh_), std::move(dc_)); }
+
+ private:
+  /// An argument kept per step.
+  py::array per_step_argument(const char* name, const py::object& object, std::initializer_list<Index> rest,
+                              const char* dense, const char* ragged) const {
+    return check_.shaped<Real>(name, object, call_.step_shape(rest), call_.ragged() ? ragged : dense, origin());
+  }
+
+  py::array states_argument(const char* name, const py::object& object) const {
+    return check_.shaped<Real>(name, object, call_.slot_shape({dims().H}), call_.ragged() ? "(N+R, H)" : "(T+1, N, H)",
+                               origin());
+  }
+
+  const char* origin() const { return call_.ragged() ? "from slots, H from w_hh" : "T, N from x, H from w_hh"; }
+
+  void read_forward(const BackwardInputs& in) {
+    h_ = states_argument("h", in.h);
+    args_.h = data<Real>(std::as_const(h_));
+    if (k_.has_cell_state) {
+      c_ = states_argument("c", in.c);
+      args_.c = data<Real>(std::as_const(c_));
+    } else if (!in.c.is_none() || !in.dc_n.is_none() || !in.dcells.is_none()) {
+      check_.value_error("c, dc_n or dcells is given; expected None, the cell has no cell state");
+    }
+    if (k_.planes_per_unit > 0) {
+      gates_ = per_step_argument("gates", in.gates, {k_.planes_per_unit, dims().H}, "(T, N, P, H)", "(R, P, H)");
+      check_.writeable("gates", gates_, {&call_.x, &h_, k_.has_cell_state ? &c_ : nullptr});
+    } else {
+      if (!in.gates.is_none()) check_.value_error("gates are given; expected None, the cell keeps none");
+      gates_ = py::array_t<Real>(call_.step_shape({Index{1}, dims().H}));
+    }
+    args_.gates = data<Real>(gates_);
+  }
+
+  void read_gradients(const BackwardInputs& in) {
+    const auto outputs = [&](const char* name, const py::object& object, py::array& array) -> const Real* {
+      if (object.is_none()) return nullptr;
+      array = per_step_argument(name, object, {dims().H}, "(T, N, H)", "(R, H)");
+      if (Checker::overlap(gates_, array)) {
+        check_.value_error(std::string(name) + " shares memory with gates; expected an array of its own");
+      }
+      return data<Real>(std::as_const(array));
+    };
+    args_.dy = outputs("dy", in.dy, dy_);
+    args_.dcells = outputs("dcells", in.dcells, dcells_);
+    const Dims& d = dims();
+    if (!in.dh_n.is_none()) check_.shaped<Real>("dh_n", in.dh_n, {d.N, d.H}, "(N, H)", origin());
+    if (!in.dc_n.is_none()) check_.shaped<Real>("dc_n", in.dc_n, {d.N, d.H}, "(N, H)", origin());
+  }
+
+  void claim_weight_gradients(const BackwardInputs& in) {
+    if (weights_.has_bias() == in.db_ih.is_none() || weights_.has_bias() == in.db_hh.is_none()) {
+      check_.value_error(weights_.has_bias() ? "db_ih or db_hh is None; expected (G*H,), the weights have biases"
+                                             : "db_ih or db_hh is given; expected None, the weights have no biases");
+    }
+    const Index rows = k_.gates_per_unit * dims().H;
+    const char* from_weights = "as the weights";
+    dw_ih_ = check_.shaped<Real>("dw_ih", in.dw_ih, {rows, dims().I}, "(G*H, I)", from_weights);
+    dw_hh_ = check_.shaped<Real>("dw_hh", in.dw_hh, {rows, dims().H}, "(G*H, H)", from_weights);
+    args_.dw_ih = claim("dw_ih", dw_ih_, {});
+    args_.dw_hh = claim("dw_hh", dw_hh_, {&dw_ih_});
+    if (weights_.has_bias()) {
+      db_ih_ = check_.shaped<Real>("db_ih", in.db_ih, {rows}, "(G*H,)", from_weights);
+      db_hh_ = check_.shaped<Real>("db_hh", in.db_hh, {rows}, "(G*H,)", from_weights);
+      args_.db_ih = claim("db_ih", db_ih_, {&dw_ih_, &dw_hh_});
+      args_.db_hh = claim("db_hh", db_hh_, {&dw_ih_, &dw_hh_, &db_ih_});
     }
   }
-  return py::make_tuple(std::move(h), std::move(c), std::move(gates));
-}
 
-template <class Real>
-py::tuple backward(Weights& weights, const py::object& x_in, const py::object& h_in, const py::object& c_in,
-                   const py::object& gates_in, const py::object& dy_in, const py::object& dh_n, const py::object& dc_n,
-                   const py::object& dw_ih_in, const py::object& dw_hh_in, const py::object& db_ih_in,
-                   const py::object& db_hh_in, bool need_dx) {
-  const Checker check("backward");
-  const CellKernels<Real>& k = weights.kernels<Real>();
-  const Index G = k.gates_per_unit;
-  const py::array x = check.ranked<Real>("x", x_in, 3, "(T, N, I)");
-  const Dims d = dims_of(check, weights, x);
-  const char* origin = "T, N from x, H from w_hh";
-  const py::array h = check.shaped<Real>("h", h_in, {d.T + 1, d.N, d.H}, "(T+1, N, H)", origin);
-
-  BackwardArgs<Real> args{};
-  py::array c, gates, dy;
-  if (k.has_cell_state) {
-    c = check.shaped<Real>("c", c_in, {d.T + 1, d.N, d.H}, "(T+1, N, H)", origin);
-    args.c = data<Real>(std::as_const(c));
-  } else if (!c_in.is_none() || !dc_n.is_none()) {
-    check.value_error("c or dc_n is given; expected None, the cell has no cell state");
-  }
-  if (k.planes_per_unit > 0) {
-    gates = check.shaped<Real>("gates", gates_in, {d.T, d.N, k.planes_per_unit, d.H}, "(T, N, P, H)", origin);
-    check.writeable("gates", gates, {&x, &h, k.has_cell_state ? &c : nullptr});
-  } else {
-    if (!gates_in.is_none()) check.value_error("gates are given; expected None, the cell keeps none");
-    gates = py::array_t<Real>({d.T, d.N, Index{1}, d.H});
-  }
-  if (!dy_in.is_none()) {
-    dy = check.shaped<Real>("dy", dy_in, {d.T, d.N, d.H}, "(T, N, H)", origin);
-    if (Checker::overlap(gates, dy)) check.value_error("dy shares memory with gates; expected an array of its own");
-    args.dy = data<Real>(std::as_const(dy));
-  }
-  if (!dh_n.is_none()) check.shaped<Real>("dh_n", dh_n, {d.N, d.H}, "(N, H)", origin);
-  if (!dc_n.is_none()) check.shaped<Real>("dc_n", dc_n, {d.N, d.H}, "(N, H)", origin);
-
-  if (weights.has_bias() == db_ih_in.is_none() || weights.has_bias() == db_hh_in.is_none()) {
-    check.value_error(weights.has_bias() ? "db_ih or db_hh is None; expected (G*H,), the weights have biases"
-                                         : "db_ih or db_hh is given; expected None, the weights have no biases");
-  }
-  const char* from_weights = "as the weights";
-  py::array dw_ih = check.shaped<Real>("dw_ih", dw_ih_in, {G * d.H, d.I}, "(G*H, I)", from_weights);
-  py::array dw_hh = check.shaped<Real>("dw_hh", dw_hh_in, {G * d.H, d.H}, "(G*H, H)", from_weights);
-  py::array db_ih, db_hh;
-  const py::array* inputs[] = {&x, &h, &gates, k.has_cell_state ? &c : nullptr, args.dy != nullptr ? &dy : nullptr};
-  const auto claim = [&](const char* name, py::array& out, std::initializer_list<const py::array*> others) {
-    check.writeable(name, out, others);
-    for (const py::array* input : inputs) check.writeable(name, out, {input});
+  Real* claim(const char* name, py::array& out, std::initializer_list<const py::array*> others) const {
+    check_.writeable(name, out, others);
+    check_.writeable(name, out,
+                     {&call_.x, &h_, &gates_, k_.has_cell_state ? &c_ : nullptr, args_.dy != nullptr ? &dy_ : nullptr,
+                      args_.dcells != nullptr ? &dcells_ : nullptr});
     return data<Real>(out);
-  };
-  args.dw_ih = claim("dw_ih", dw_ih, {});
-  args.dw_hh = claim("dw_hh", dw_hh, {&dw_ih});
-  if (weights.has_bias()) {
-    db_ih = check.shaped<Real>("db_ih", db_ih_in, {G * d.H}, "(G*H,)", from_weights);
-    db_hh = check.shaped<Real>("db_hh", db_hh_in, {G * d.H}, "(G*H,)", from_weights);
-    args.db_ih = claim("db_ih", db_ih, {&dw_ih, &dw_hh});
-    args.db_hh = claim("db_hh", db_hh, {&dw_ih, &dw_hh, &db_ih});
   }
 
-  py::array dh = copy_or_zeros<Real>(dh_n, d.N, d.H);
-  py::object dc = py::none();
-  py::object dx = py::none();
-  if (k.has_cell_state) {
-    py::array carried = copy_or_zeros<Real>(dc_n, d.N, d.H);
-    args.dc = data<Real>(carried);
-    dc = std::move(carried);
-  }
-  if (need_dx) {
-    py::array gradient = py::array_t<Real>({d.T, d.N, d.I});
-    args.dx = data<Real>(gradient);
-    dx = std::move(gradient);
-  }
-  args.x = data<Real>(x);
-  args.h = data<Real>(h);
-  args.gates = data<Real>(gates);
-  args.dh = data<Real>(dh);
+  Weights& weights_;
+  Checker check_;
+  const CellKernels<Real>& k_;
+  CallDims call_;
+  BackwardArgs<Real> args_{};
+  py::array h_, c_, gates_, dy_, dcells_, dw_ih_, dw_hh_, db_ih_, db_hh_, dh_;
+  py::object dx_ = py::none();
+  py::object dc_ = py::none();
+  SharedBuffer packed_;
+  std::optional<Buffer> work_;
+};
 
-  if (d.T > 0 && d.N > 0) {
-    WithoutGil unlocked;
-    const SharedBuffer packed = weights.backward_pack<Real>();
-    args.packed = packed->as<Real>();
-    Team team(num_threads());
-    const Buffer work(static_cast<std::size_t>(k.backward_work_size(d, team.size())) * sizeof(Real));
-    args.work = work.as<Real>();
-    const Index multiple = k.backward_step_multiple(d.N);
-    const Index segment = std::max(Index{1}, steps_between_signals(d, 3 * G) / multiple) * multiple;
-    const Index planes = std::max(Index{1}, k.planes_per_unit);
-    for (Index last = d.T; last > 0; last -= segment) {
-      if (last < d.T) unlocked.let_python_interrupt();
-      const Index t = std::max(Index{0}, last - segment);
-      BackwardArgs<Real> at = args;
-      at.x += t * d.N * d.I;
-      at.h += t * d.N * d.H;
-      at.gates += t * d.N * planes * d.H;
-      if (at.c != nullptr) at.c += t * d.N * d.H;
-      if (at.dy != nullptr) at.dy += t * d.N * d.H;
-      if (at.dx != nullptr) at.dx += t * d.N * d.I;
-      k.backward({last - t, d.N, d.I, d.H}, at, team);
+/// Runs a call on all threads, with a look at signals now and then.
+template <class Real>
+void run_forward(ForwardCall<Real>& call) {
+  if (call.is_empty()) return;
+  WithoutGil unlocked;
+  Team team(num_threads());
+  call.prepare(team.size());
+  const Index T = call.dims().T;
+  const Index segment = call.segment();
+  for (Index t = 0; t < T; t += segment) {
+    if (t > 0) unlocked.let_python_interrupt();
+    call.run({t, std::min(T, t + segment)}, team);
+  }
+}
+
+template <class Real>
+void run_backward(BackwardCall<Real>& call) {
+  if (call.is_empty()) return;
+  WithoutGil unlocked;
+  Team team(num_threads());
+  call.prepare(team.size());
+  for (Index last = call.dims().T; last > 0;) {
+    if (last < call.dims().T) unlocked.let_python_interrupt();
+    const Index first = call.cut(last);
+    call.run({first, last}, team);
+    last = first;
+  }
+}
+
+/// The place to cut backward at or before step `wanted`, see CellKernels::backward_cut.
+Index backward_cut(Weights& weights, Index steps, Index batch, const py::object& slots, Index last, Index wanted) {
+  const Checker check("backward_cut");
+  return with_real(weights, [&]<class Real>() {
+    const CallDims call(check, weights.dims(), steps, batch, slots);
+    if (!(0 <= wanted && wanted < last && last <= call.dims.T)) {
+      check.value_error("last or wanted is not among the steps; expected 0 <= wanted < last <= T");
     }
-  }
-  return py::make_tuple(std::move(dx), std::move(dh), std::move(dc));
+    return weights.kernels<Real>().backward_cut(call.dims, last, wanted);
+  });
 }
 
 }  // namespace
 
 void bind_recurrent(py::module_& m) {
+  m.def("backward_cut", &backward_cut, py::kw_only(), "weights"_a, "steps"_a, "batch"_a, "slots"_a, "last"_a,
+        "wanted"_a);
   m.def(
       "forward",
-      [](Weights& weights, const py::object& x, const py::object& h0, const py::object& c0, bool training) {
-        return with_real(weights, [&]<class Real>() { return forward<Real>(weights, x, h0, c0, training); });
+      [](Weights& weights, const py::object& x, const py::object& h0, const py::object& c0, bool training,
+         const py::object& slots) {
+        return with_real(weights, [&]<class Real>() {
+          ForwardCall<Real> call(weights, x, h0, c0, slots, training);
+          run_forward(call);
+          return call.result();
+        });
       },
-      py::kw_only(), "weights"_a, "x"_a, "h0"_a, "c0"_a, "training"_a.noconvert());
+      py::kw_only(), "weights"_a, "x"_a, "h0"_a, "c0"_a, "training"_a.noconvert(), "slots"_a = py::none());
   m.def(
       "backward",
       [](Weights& weights, const py::object& x, const py::object& h, const py::object& c, const py::object& gates,
          const py::object& dy, const py::object& dh_n, const py::object& dc_n, const py::object& dw_ih,
-         const py::object& dw_hh, const py::object& db_ih, const py::object& db_hh, bool need_dx) {
+         const py::object& dw_hh, const py::object& db_ih, const py::object& db_hh, bool need_dx,
+         const py::object& slots, const py::object& dcells) {
+        const BackwardInputs in{x, h, c, gates, dy, dh_n, dc_n, dw_ih, dw_hh, db_ih, db_hh, slots, dcells, need_dx};
         return with_real(weights, [&]<class Real>() {
-          return backward<Real>(weights, x, h, c, gates, dy, dh_n, dc_n, dw_ih, dw_hh, db_ih, db_hh, need_dx);
+          BackwardCall<Real> call(weights, in);
+          run_backward(call);
+          return call.result();
         });
       },
       py::kw_only(), "weights"_a, "x"_a, "h"_a, "c"_a, "gates"_a, "dy"_a, "dh_n"_a, "dc_n"_a, "dw_ih"_a, "dw_hh"_a,
-      "db_ih"_a, "db_hh"_a, "need_dx"_a.noconvert());
+      "db_ih"_a, "db_hh"_a, "need_dx"_a.noconvert(), "slots"_a = py::none(), "dcells"_a = py::none());
 }
 
 }  // namespace rnnfast::bindings

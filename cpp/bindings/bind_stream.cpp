@@ -69,7 +69,7 @@ class Stream {
                                    .c = c_->as<Real>(),
                                    .gates = nullptr,
                                    .work = work_->as<Real>()};
-      k.forward(dims_, args, false, team);
+      k.forward(dims_, args, false, {0, 1}, team);
       std::memcpy(h, h_new, bytes);
       std::memcpy(y, h, bytes);
     }

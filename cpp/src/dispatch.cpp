@@ -8,6 +8,7 @@
 #include "isa/isa.h"
 #include "rnnfast/activations.h"
 #include "rnnfast/cpu.h"
+#include "rnnfast/loss.h"
 #include "rnnfast/optim.h"
 
 #if defined(__x86_64__)
@@ -154,6 +155,13 @@ template const CellKernels<float>& kernels<float>(Cell) noexcept;
 template const CellKernels<double>& kernels<double>(Cell) noexcept;
 
 template <class Real>
+const OptionKernels<Real>& option_kernels() noexcept {
+  return table<Real>().options;
+}
+template const OptionKernels<float>& option_kernels<float>() noexcept;
+template const OptionKernels<double>& option_kernels<double>() noexcept;
+
+template <class Real>
 const MachineLoops<Real>& machine_loops() noexcept {
   return table<Real>().machine;
 }
@@ -175,41 +183,52 @@ template void tanh<double>(const double*, double*, Index) noexcept;
 
 template <class Real>
 bool optimizer_step(Rule rule, const OptimizerStep<Real>& step) noexcept {
-  return table<Real>().optim.step[static_cast<int>(rule)](step);
+  return table<Real>().training.step[static_cast<int>(rule)](step);
 }
 template <class Real>
 bool all_finite(const Real* x, Index count) noexcept {
-  return table<Real>().optim.all_finite(x, count);
+  return table<Real>().training.all_finite(x, count);
+}
+template <class Real>
+double sum_of_squares(const Real* x, Index count) noexcept {
+  return table<Real>().training.sum_of_squares(x, count);
 }
 template <class Real>
 double norm(const Real* x, Index count) noexcept {
-  return table<Real>().optim.norm(x, count);
+  return table<Real>().training.norm(x, count);
 }
 template <class Real>
 void scale(Real* x, Real factor, Index count) noexcept {
-  table<Real>().optim.scale(x, factor, count);
+  table<Real>().training.scale(x, factor, count);
 }
 template <class Real>
 void clip(Real* x, Real limit, Index count) noexcept {
-  table<Real>().optim.clip(x, limit, count);
+  table<Real>().training.clip(x, limit, count);
 }
 template <class Real>
 void add_scaled(Real* sum, const Real* x, Real factor, Index count) noexcept {
-  table<Real>().optim.add_scaled(sum, x, factor, count);
+  table<Real>().training.add_scaled(sum, x, factor, count);
 }
 template <class Real>
 void add_rows(Real* target, const Index* index, const Real* rows, Index count, Index width) noexcept {
-  table<Real>().optim.add_rows(target, index, rows, count, width);
+  table<Real>().training.add_rows(target, index, rows, count, width);
 }
-#define RNNFAST_OPTIM(REAL)                                                      \
-  template bool optimizer_step<REAL>(Rule, const OptimizerStep<REAL>&) noexcept; \
-  template bool all_finite<REAL>(const REAL*, Index) noexcept;                   \
-  template double norm<REAL>(const REAL*, Index) noexcept;                       \
-  template void scale<REAL>(REAL*, REAL, Index) noexcept;                        \
-  template void clip<REAL>(REAL*, REAL, Index) noexcept;                         \
-  template void add_scaled<REAL>(REAL*, const REAL*, REAL, Index) noexcept;      \
+template <class Real>
+double cross_entropy(const Real* logits, const Index* target, const double* weights, double factor, Real* derivative,
+                     Index rows, Index classes) noexcept {
+  return table<Real>().training.cross_entropy(logits, target, weights, factor, derivative, rows, classes);
+}
+#define RNNFAST_TRAINING(REAL)                                                                                         \
+  template bool optimizer_step<REAL>(Rule, const OptimizerStep<REAL>&) noexcept;                                       \
+  template bool all_finite<REAL>(const REAL*, Index) noexcept;                                                         \
+  template double sum_of_squares<REAL>(const REAL*, Index) noexcept;                                                   \
+  template double norm<REAL>(const REAL*, Index) noexcept;                                                             \
+  template void scale<REAL>(REAL*, REAL, Index) noexcept;                                                              \
+  template void clip<REAL>(REAL*, REAL, Index) noexcept;                                                               \
+  template void add_scaled<REAL>(REAL*, const REAL*, REAL, Index) noexcept;                                            \
+  template double cross_entropy<REAL>(const REAL*, const Index*, const double*, double, REAL*, Index, Index) noexcept; \
   template void add_rows<REAL>(REAL*, const Index*, const REAL*, Index, Index) noexcept;
-RNNFAST_OPTIM(float)
-RNNFAST_OPTIM(double)
+RNNFAST_TRAINING(float)
+RNNFAST_TRAINING(double)
 
 }  // namespace rnnfast

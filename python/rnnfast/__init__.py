@@ -7,19 +7,23 @@ from rnnfast._checks import NonFiniteError
 from rnnfast._core import __version__, build_info, get_num_threads, set_num_threads
 from rnnfast._history import History
 from rnnfast.callbacks import Callback, Checkpoint, EarlyStopping
+from rnnfast.diagnostics import GradientFlow, GradientFlowWarning, GradientWatch, LayerFlow, gradient_flow
+from rnnfast.initialisers import initialise
 from rnnfast.layers.dense import Dense
 from rnnfast.layers.dropout import Dropout
 from rnnfast.layers.embedding import Embedding
+from rnnfast.layers.frnn import FRNN
 from rnnfast.layers.gru import GRU
 from rnnfast.layers.last import Last
 from rnnfast.layers.lstm import LSTM
-from rnnfast.layers.recurrent import Gradients, Tape
 from rnnfast.layers.rnn import RNN
 from rnnfast.layers.stream import Stream
+from rnnfast.layers.tape import Gradients, Tape
 from rnnfast.model import Sequential, load
 from rnnfast.optim import SGD, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 
 __all__ = [
+    "FRNN",
     "GRU",
     "LSTM",
     "RNN",
@@ -32,9 +36,13 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "Embedding",
+    "GradientFlow",
+    "GradientFlowWarning",
+    "GradientWatch",
     "Gradients",
     "History",
     "Last",
+    "LayerFlow",
     "NonFiniteError",
     "Optimizer",
     "RMSprop",
@@ -46,6 +54,8 @@ __all__ = [
     "clip_grad_norm",
     "clip_grad_value",
     "get_num_threads",
+    "gradient_flow",
+    "initialise",
     "load",
     "losses",
     "schedules",

@@ -6,6 +6,22 @@ class Weights:
     def __init__(self, *, cell: str, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None) -> None: ...
     def invalidate(self) -> None: ...
 
+class OptionWeights:
+    def __init__(
+        self,
+        *,
+        cell: str,
+        arrays: dict[str, Any],
+        connections: dict[str, Any],
+        activations: list[tuple[int, float, float]],
+        clip: float | None,
+        coupled: bool,
+        reset_after: bool,
+        zoneout_h: float,
+        zoneout_c: float,
+    ) -> None: ...
+    def invalidate(self) -> None: ...
+
 class Stream:
     def __init__(self, weights: Weights, batch: int) -> None: ...
     def step(self, x_t: Any, out: Any = None) -> Any: ...
@@ -23,7 +39,9 @@ class testing:
     @staticmethod
     def read_bandwidth(bytes: int, threads: int) -> float: ...
 
-def forward(*, weights: Weights, x: Any, h0: Any, c0: Any, training: bool) -> tuple[Any, Any, Any]: ...
+def forward(
+    *, weights: Weights, x: Any, h0: Any, c0: Any, training: bool, slots: Any = None
+) -> tuple[Any, Any, Any]: ...
 def backward(
     *,
     weights: Weights,
@@ -39,6 +57,8 @@ def backward(
     db_ih: Any,
     db_hh: Any,
     need_dx: bool,
+    slots: Any = None,
+    dcells: Any = None,
 ) -> tuple[Any, Any, Any]: ...
 def optimizer_step(
     *,
@@ -57,11 +77,47 @@ def optimizer_step(
     root_correction: float = 1,
 ) -> bool: ...
 def all_finite(x: Any) -> bool: ...
+def sum_of_squares(x: Any) -> float: ...
 def norm(x: Any) -> float: ...
 def scale(x: Any, factor: float) -> None: ...
 def clip(x: Any, limit: float) -> None: ...
 def add_scaled(sum: Any, x: Any, factor: float) -> None: ...
+def cross_entropy(logits: Any, target: Any, weights: Any, factor: float, derivative: Any) -> float: ...
 def add_rows(table: Any, index: Any, rows: Any) -> None: ...
+def option_forward(
+    *,
+    weights: OptionWeights,
+    x: Any,
+    h0: Any,
+    c0: Any,
+    training: bool,
+    slots: Any,
+    recurrent: Any,
+    zoneout_h: Any,
+    zoneout_c: Any,
+) -> tuple[Any, Any, Any]: ...
+def option_backward(
+    *,
+    weights: OptionWeights,
+    x: Any,
+    h: Any,
+    c: Any,
+    gates: Any,
+    dy: Any,
+    dcells: Any,
+    dh_n: Any,
+    dc_n: Any,
+    gradients: dict[str, Any],
+    need_dx: bool,
+    slots: Any,
+    recurrent: Any,
+    zoneout_h: Any,
+    zoneout_c: Any,
+) -> tuple[Any, Any, Any]: ...
+def option_backward_cut(
+    *, weights: OptionWeights, steps: int, batch: int, slots: Any, last: int, wanted: int
+) -> int: ...
+def backward_cut(*, weights: Weights, steps: int, batch: int, slots: Any, last: int, wanted: int) -> int: ...
 def build_info() -> dict[str, Any]: ...
 def set_isa(name: str) -> None: ...
 def get_num_threads() -> int: ...

@@ -228,4 +228,4 @@ def _others(numbers: Array) -> str:
     if len(numbers) < 2:
         return ""
     more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
-    return f"; samples {', '.join(str(n) for n in numbers[:_NAMED])}{more} have others"
+    return f"; all samples with such numbers: {', '.join(str(n) for n in numbers[:_NAMED])}{more}"

@@ -226,12 +226,12 @@ class Training:
             value, dy = self._loss.differentiate(prediction, y, weight)
         if not math.isfinite(value):
             raise NonFiniteError(f"the loss is {value}")
-        if not count:
-            return 0.0, 0.0
-        self.model.pull_back(tape, dy, self.gradient, need_dx=False)
         if self._sum is None:
-            self._step()
+            if count:
+                self.model.pull_back(tape, dy, self.gradient, need_dx=False)
+                self._step()
             return value, count
+        self.model.pull_back(tape, dy, self.gradient, need_dx=False)
         if not _core.all_finite(self.gradient):
             self._sum[...], self._sum_count, self._sum_batches = 0, 0.0, 0
             raise NonFiniteError("the gradient has NaN or infinite elements")
@@ -244,9 +244,12 @@ class Training:
 
     def _step_along_sum(self) -> None:
         assert self._sum is not None
-        np.divide(self._sum, self._sum_count, out=self.gradient)
+        count = self._sum_count
+        if count:
+            np.divide(self._sum, count, out=self.gradient)
         self._sum[...], self._sum_count, self._sum_batches = 0, 0.0, 0
-        self._step()
+        if count:
+            self._step()
 
     def _step(self) -> None:
         options = self._options

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from rnnfast import _core, losses
-from rnnfast._arrays import Array, is_torch_tensor
-from rnnfast._batches import Batch, Minibatches, Samples
+from rnnfast import losses
+from rnnfast._arrays import Array
 from rnnfast._checks import integer, number
+from rnnfast._datasets import Datasets, check_states, with_class_weight
 from rnnfast._history import History
 from rnnfast._layout import Layout
 from rnnfast._streams import Stream
@@ -44,6 +44,8 @@ class Sequential(Layer):
         Layout of sequences, None without recurrent layers.
     gives_sequence : bool
         Whether there is an output for every step.
+    layout : Layout
+        Which axis is which in what it takes and gives.
 
     Raises
     ------
@@ -62,7 +64,7 @@ class Sequential(Layer):
         self.dtype = _common_dtype(layers)
         self.parameters = JoinedParameters({str(k): layer.parameters for k, layer in enumerate(layers)}, self.dtype)
         self.gives_sequence = self.batch_first is not None and not any(layer.reduces_time for layer in layers)
-        self._layout = Layout(self.batch_first, self.gives_sequence, layers[0])
+        self.layout = Layout(self.batch_first, self.gives_sequence, layers[0])
 
     def config(self) -> dict[str, Any]:
         return {"layers": [{"type": type(layer).__name__, "config": layer.config()} for layer in self.layers]}
@@ -155,7 +157,8 @@ class Sequential(Layer):
         who = "Sequential.evaluate"
         batch_size = integer(who, "batch_size", batch_size, 1)
         loss = losses.get(loss, who)
-        return mean_loss(self, self._minibatches(x, y, loss, who, batch_size, lengths, sample_weight), loss)
+        data = Datasets(self, loss, who).arrays(x, y, batch_size, lengths, sample_weight)
+        return mean_loss(self, data, loss)
 
     def fit(
         self,
@@ -296,27 +299,30 @@ class Sequential(Layer):
             if not callable(callback):
                 raise TypeError(f"{who}: callbacks has a {type(callback).__name__}; expected callables")
         if class_weight is not None:
-            loss = self._with_class_weight(loss, class_weight, who)
-        self._check_states(options, shuffle, y is None, who)
+            loss = with_class_weight(loss, class_weight, who)
+        check_states(self, options, shuffle and y is not None, who)
         settings = {"batch_size": batch_size, "shuffle": shuffle, "steps_per_epoch": steps_per_epoch}
         training = Training(
             self, optimizer, loss, options, epochs, callbacks, {name: str(value) for name, value in settings.items()}
         )
-        saved = None
+        datasets = Datasets(self, loss, who, options)
         data: Data
         if y is None:
-            for name, value in (("lengths", lengths), ("sample_weight", sample_weight)):
-                if value is not None:
-                    raise ValueError(f"{who}: {name} is given without y; expected them in the batches of x")
-            data = self._stream(x, loss, who, steps_per_epoch, options, epochs > 1)
+            if lengths is not None or sample_weight is not None:
+                name = "lengths" if lengths is not None else "sample_weight"
+                raise ValueError(f"{who}: {name} is given without y; expected them in the batches of x")
+            data = datasets.stream(x, steps_per_epoch, once_is_enough=epochs == 1)
         else:
             if steps_per_epoch is not None:
                 raise ValueError(f"{who}: steps_per_epoch is given; expected None, x is no iterable of batches")
-            data = self._minibatches(x, y, loss, who, batch_size, lengths, sample_weight, shuffle, options)
+            data = datasets.arrays(x, y, batch_size, lengths, sample_weight, shuffle)
             training.settings["samples"] = str(data.x.count)
         validation = None
         if validation_data is not None:
-            validation = self._validation(validation_data, loss, batch_size, options, who)
+            validation = Datasets(self, loss, f"{who}: validation_data", options).validation(
+                validation_data, batch_size
+            )
+        saved = None
         if resume is not None:
             from rnnfast.io import checkpoint
 
@@ -345,7 +351,7 @@ class Sequential(Layer):
         model_file.save(self, path)
 
     def _predict(self, x: Any, batch_size: int | None, who: str, lengths: Any) -> Any:
-        samples = self._layout.inputs(x, self.dtype, who, lengths)
+        samples = self.layout.inputs(x, self.dtype, who, lengths)
         batch_size = batch_size or max(samples.count, 1)
         order = np.arange(samples.count)
         valid: list[int] = []
@@ -358,8 +364,8 @@ class Sequential(Layer):
             index = order[start : start + batch_size]
             of_batch = None if samples.lengths is None else samples.lengths[index]
             taken = samples.take(index, of_batch)
-            if samples.on_disk:
-                self._check_numbers(taken, f"{who}: x")
+            if samples.on_disk and self.layers[0].takes_integers:
+                self.layers[0].check_numbers(taken, f"{who}: x")
             piece = self.apply(taken, PLAIN if of_batch is None else Run(of_batch))
             by_sample = piece.swapaxes(0, 1) if self.gives_sequence else piece
             if samples.is_ragged and self.gives_sequence:
@@ -369,8 +375,8 @@ class Sequential(Layer):
                 continue
             if y is None:
                 tail = by_sample.shape[2 if self.gives_sequence else 1 :]
-                y = np.zeros(self._layout.output_shape(tail, samples), self.dtype)
-            place = y.swapaxes(0, self._layout.y_axis)
+                y = np.zeros(self.layout.output_shape(tail, samples), self.dtype)
+            place = y.swapaxes(0, self.layout.y_axis)
             if of_batch is None:
                 place[start : start + batch_size] = by_sample
             elif self.gives_sequence:
@@ -380,173 +386,6 @@ class Sequential(Layer):
             else:
                 place[index] = by_sample
         return y
-
-    def _minibatches(
-        self,
-        x: Any,
-        y: Any,
-        loss: Loss,
-        who: str,
-        batch_size: int,
-        lengths: Any = None,
-        sample_weight: Any = None,
-        shuffle: bool = False,
-        options: Options | None = None,
-    ) -> Minibatches:
-        """Inputs and targets as batches, in which everything that can be wrong has been looked for."""
-        inputs = self._layout.inputs(x, self.dtype, who, lengths)
-        if inputs.array.size == 0:
-            raise ValueError(f"{who}: x has shape {inputs.shape}; expected at least one element")
-        tail = self._output_tail(inputs, who)
-        targets = self._layout.targets(y, tail, inputs, loss, self.dtype, who)
-        for samples, name in ((inputs, "x"), (targets, "y")):
-            if not samples.on_disk:
-                self._layout.check_finite(samples, f"{who}: {name}")
-        if sample_weight is not None:
-            sample_weight = losses.check_weights(sample_weight, f"{who}: sample_weight")
-            if sample_weight.shape != (inputs.count,):
-                raise ValueError(
-                    f"{who}: sample_weight has shape {sample_weight.shape}; expected (N,) = ({inputs.count},), N from x"
-                )
-        if options is not None and options.tbptt is not None:
-            self._check_cutting(inputs, who)
-        if options is not None and options.stateful and inputs.count % batch_size:
-            raise ValueError(
-                f"{who}: x has {inputs.count} samples, which leaves a smaller last batch with batch_size = "
-                f"{batch_size}; expected a multiple of it, from stateful=True"
-            )
-        check = None
-        if inputs.on_disk or targets.on_disk:
-
-            def check(batch: Batch, index: Array) -> Batch:
-                """What could not be looked at before without reading a whole file."""
-                x, y, lengths, weight = batch
-                if inputs.on_disk:
-                    self._check_numbers(x, f"{who}: x of samples {_some(index)}")
-                    _check_finite(x, index, int(inputs.steps is not None), f"{who}: x")
-                if targets.on_disk:
-                    output = (*y.shape[: 2 if self.gives_sequence else 1], *tail)
-                    y = loss.check_target(y, output, self.dtype, f"{who}: y of samples {_some(index)}")
-                    _check_finite(y, index, int(self.gives_sequence), f"{who}: y")
-                return Batch(x, y, lengths, weight)
-
-        seed = 0 if options is None else options.seed
-        return Minibatches(inputs, targets, batch_size, shuffle, seed, sample_weight, check)
-
-    def _stream(
-        self,
-        x: Any,
-        loss: Loss,
-        who: str,
-        steps_per_epoch: int | None,
-        options: Options,
-        endless: bool,
-    ) -> Stream:
-        """Batches of an iterable, each of them looked at when it comes."""
-        if isinstance(x, np.ndarray) or is_torch_tensor(x) or not isinstance(x, Iterable):
-            raise TypeError(
-                f"{who}: y is None with x of {type(x).__name__}; expected targets, or an iterable of batches"
-            )
-        if steps_per_epoch is not None:
-            steps_per_epoch = integer(who, "steps_per_epoch", steps_per_epoch, 1)
-        elif endless and iter(x) is x:
-            raise ValueError(
-                f"{who}: x is a {type(x).__name__}, which can be gone through once; expected steps_per_epoch, "
-                "epochs=1, or an iterable that begins anew every epoch"
-            )
-        size: int | None = None
-
-        def prepare(item: Any, where: str) -> Batch:
-            nonlocal size
-            if not isinstance(item, (tuple, list)) or not 2 <= len(item) <= 4:
-                raise TypeError(
-                    f"{where}: x gave {type(item).__name__}; expected (x, y), (x, y, lengths) or (x, y, lengths, "
-                    "sample_weight)"
-                )
-            inputs, targets, lengths, sample_weight = (*item, None, None)[:4]
-            whole = self._minibatches(inputs, targets, loss, where, 1, lengths, sample_weight)
-            whole.batch_size = count = whole.x.count
-            if options.tbptt is not None:
-                self._check_cutting(whole.x, where)
-            if options.stateful and size not in (None, count):
-                raise ValueError(f"{where}: x has {count} samples; expected {size} as before, from stateful=True")
-            size = count
-            return next(whole.epoch(0))
-
-        return Stream(x, steps_per_epoch, prepare, who)
-
-    def _validation(self, given: Any, loss: Loss, batch_size: int, options: Options, who: str) -> Data:
-        name = f"{who}: validation_data"
-        if isinstance(given, (tuple, list)) and len(given) in (2, 3):
-            batch_size = batch_size if options.stateful else max(batch_size, 256)
-            x, y, lengths = (*given, None)[:3]
-            return self._minibatches(x, y, loss, name, batch_size, lengths, options=options)
-        if isinstance(given, (tuple, list, np.ndarray)) or not isinstance(given, Iterable) or iter(given) is given:
-            raise TypeError(
-                f"{name} is {type(given).__name__}; expected a tuple (x, y) or (x, y, lengths), or an iterable of "
-                "batches that begins anew every time"
-            )
-        return self._stream(given, loss, name, None, options, False)
-
-    def _check_states(self, options: Options, shuffle: bool, streamed: bool, who: str) -> None:
-        """ValueError if states cannot be carried from piece to piece or from batch to batch."""
-        for name, wanted in (("tbptt", options.tbptt is not None), ("stateful", options.stateful)):
-            if not wanted:
-                continue
-            if self.batch_first is None:
-                raise ValueError(f"{who}: {name} is given; expected a model with recurrent layers")
-            for k, layer in enumerate(self.layers):
-                if getattr(layer, "bidirectional", False):
-                    raise ValueError(
-                        f"{who}: {name} is given, but layers[{k}] is bidirectional; expected layers that run "
-                        "forward in time, others need the end of a sequence first"
-                    )
-        if options.tbptt is not None and options.accumulate > 1:
-            raise ValueError(f"{who}: accumulate is {options.accumulate} with tbptt; expected 1, every piece is a step")
-        if options.stateful and shuffle and not streamed:
-            raise ValueError(
-                f"{who}: stateful is True with shuffle=True; expected shuffle=False, sample n of a batch goes on where "
-                "sample n of the one before stopped"
-            )
-
-    def _check_cutting(self, inputs: Samples, who: str) -> None:
-        if not self.gives_sequence and inputs.lengths is not None:
-            raise ValueError(
-                f"{who}: tbptt with sequences of different lengths before rf.Last(); expected the same length for all, "
-                "the loss is in the last piece"
-            )
-
-    def _check_numbers(self, x: Array, who: str) -> None:
-        if self.layers[0].takes_integers:
-            self.layers[0].check_numbers(x, who)
-
-    def _with_class_weight(self, loss: Loss, class_weight: Any, who: str) -> Loss:
-        if type(loss) is not losses.CrossEntropy or loss.weight is not None:
-            raise ValueError(
-                f"{who}: class_weight is given with loss {loss!r}; expected 'cross_entropy' without weights of its own "
-                "(for bce: losses.BCE(pos_weight=...))"
-            )
-        if isinstance(class_weight, Mapping):
-            classes = [integer(who, "class_weight", key, 0) for key in class_weight]
-            weights = np.ones(max(classes, default=0) + 1)
-            for key, value in zip(classes, class_weight.values(), strict=True):
-                weights[key] = number(who, f"class_weight[{key}]", value, 0)
-            class_weight = weights
-        return losses.CrossEntropy(loss.ignore_index, class_weight)
-
-    def _output_tail(self, inputs: Samples, who: str) -> tuple[int, ...]:
-        """Shape of the output for one sample, or one step of one."""
-        n = 0 if inputs.lengths is None else int(inputs.lengths.argmax())
-        one = inputs.take(np.array([n]))
-        one = one if inputs.steps is None else one[:1]
-        if inputs.on_disk:
-            self._check_numbers(one, f"{who}: x")
-        try:
-            output = self.apply(one)
-        except ValueError as error:
-            shape = f"{inputs.array[inputs.rows_of(n)].shape} in the list" if inputs.is_ragged else f"{inputs.shape}"
-            raise ValueError(f"{who}: x of shape {shape} does not fit the model: {error}") from None
-        return output.shape[2 if self.gives_sequence else 1 :]
 
 
 def load(path: str | os.PathLike[str]) -> Sequential:
@@ -615,15 +454,3 @@ def _common_dtype(layers: Sequence[Layer]) -> np.dtype[Any]:
         names = {k: dtype.name for k, dtype in found.items()}
         raise TypeError(f"Sequential: dtype of the layers is {names}; expected the same for all")
     return next(iter(found.values()), np.dtype(np.float32))
-
-
-def _check_finite(batch: Array, index: Array, axis: int, who: str) -> None:
-    """ValueError that names a sample with NaN or infinities in a batch of the samples ``index``, if there is one."""
-    if batch.dtype.kind != "f" or _core.all_finite(batch.reshape(-1)):
-        return
-    bad = ~np.isfinite(batch).all(axis=tuple(k for k in range(batch.ndim) if k != axis))
-    raise ValueError(f"{who} of sample {index[bad.argmax()]} has NaN or infinite elements; expected finite numbers")
-
-
-def _some(index: Array) -> str:
-    return ", ".join(map(str, index[:5])) + (", ..." if len(index) > 5 else "")

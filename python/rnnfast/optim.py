@@ -8,7 +8,7 @@ optimizer of one's own is a subclass of `Optimizer` that says in NumPy what to s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -96,17 +96,16 @@ class Optimizer:
 
             Whatever is raised, the parameters are unchanged.
         """
-        who = f"{type(self).__name__}.step"
         if not isinstance(target, Layer):
-            raise TypeError(f"{who}: target is {type(target).__name__}; expected a layer or a model")
+            raise TypeError(f"{self._who()}: target is {type(target).__name__}; expected a layer or a model")
         parameters = target.parameters
-        grad = _flat_gradient(who, parameters, grads)
+        grad = _flat_gradient(self._who, parameters, grads)
         if not _core.all_finite(grad):
-            raise NonFiniteError(f"{who}: the gradient has NaN or infinite elements")
+            raise NonFiniteError(f"{self._who()}: the gradient has NaN or infinite elements")
         state = self.state(target)
         state.step += 1
         if not self._update(parameters, grad, state):
-            raise NonFiniteError(f"{who}: the step would make parameters NaN or infinite")
+            raise NonFiniteError(f"{self._who()}: the step would make parameters NaN or infinite")
 
     def options(self) -> dict[str, Any]:
         """The arguments that make this optimizer, ``lr`` as it is now."""
@@ -114,6 +113,9 @@ class Optimizer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self.options().items())})"
+
+    def _who(self) -> str:
+        return f"{type(self).__name__}.step"
 
     def _update(self, parameters: Parameters, grad: Array, state: State) -> bool:
         """Make the step unless it is not finite; whether it was."""
@@ -139,14 +141,13 @@ class KernelOptimizer(Optimizer):
         raise NotImplementedError
 
     def _update(self, parameters: Parameters, grad: Array, state: State) -> bool:
-        buffers = [state.buffers[name] for name in self._buffers]
         # Said before as well as after: if an exception comes between, nothing stale stays in use.
         parameters.changed()
         finite = _core.optimizer_step(
             parameters=[part.flat for part in parameters.parts],
             grad=grad,
             before=state.delta,
-            buffers=buffers,
+            buffers=list(state.buffers.values()),
             **self._arguments(state.step),
         )
         parameters.changed()
@@ -411,7 +412,10 @@ def _in_place(kernel: Any, array: Array, number: float) -> None:
     array[...] = copy.reshape(array.shape)
 
 
-def _flat_gradient(who: str, parameters: Parameters, grads: Array | Mapping[str, Any]) -> Array:
+def _flat_gradient(caller: Callable[[], str], parameters: Parameters, grads: Array | Mapping[str, Any]) -> Array:
+    if isinstance(grads, np.ndarray) and grads.dtype == parameters.dtype and grads.shape == (parameters.size,):
+        return np.ascontiguousarray(grads)
+    who = caller()
     if not isinstance(grads, Mapping):
         _check(who, "grads", grads, (parameters.size,), parameters.dtype)
         return np.ascontiguousarray(grads)

@@ -50,6 +50,10 @@ bool optimizer_step(Rule rule, const OptimizerStep<Real>& step) noexcept;
 template <class Real>
 bool all_finite(const Real* x, Index count) noexcept;
 
+/// Sum of squares in float64, in an order that depends on `count` alone.
+template <class Real>
+double sum_of_squares(const Real* x, Index count) noexcept;
+
 /// Euclidean norm, summed in float64 in an order that depends on `count` alone: infinite or NaN only if an element is.
 template <class Real>
 double norm(const Real* x, Index count) noexcept;

@@ -13,7 +13,9 @@
 // thrown, no state is kept, and calls with disjoint outputs may run at the same time. Every element of every
 // result except the weight gradients is one chain of multiply-adds in an order that depends on neither the
 // number of threads, nor the batch a row stands in, nor how a sequence is cut; weight gradients are summed over
-// chunks of rows that depend on N and on the distance from the end of the sequence alone.
+// chunks of rows that depend on the batch's lengths and on the distance from the last step alone.
+//
+// R = dims.row(T) rows stand in x and in everything kept per step, N + R in h: see Dims.
 #pragma once
 
 #include "rnnfast/threads.h"
@@ -33,26 +35,27 @@ struct Parameters {
 /// Pointers of one forward call.
 template <class Real>
 struct ForwardArgs {
-  const Real* x;       // in   (T, N, I)
+  const Real* x;       // in   (R, I)
   const Real* packed;  // in   written by pack_forward for the same sizes
-  Real* h;             // io   (T+1, N, H)  slot 0 holds h0; slots 1..T are written
-  Real* c;             // io   lstm only. Training: (T+1, N, H) like h. Inference: (N, H), c0 in, last state out
-  Real* gates;         // out  (T, N, P, H)  training only: kept for backward. Null for rnn and in inference
+  Real* h;             // io   (N+R, H)  slot 0 holds h0; slots 1..T are written
+  Real* c;             // io   lstm only. Training: (N+R, H) like h. Inference: (N, H), c0 in, last state out
+  Real* gates;         // out  (R, P, H)  training only: kept for backward. Null for rnn and in inference
   Real* work;          // tmp  forward_work_size elements
 };
 
 /// Pointers of one backward call. Gradients of activations are overwritten, those of weights accumulate (+=).
 template <class Real>
 struct BackwardArgs {
-  const Real* x;       // in   (T, N, I)
+  const Real* x;       // in   (R, I)
   const Real* packed;  // in   written by pack_backward for the same sizes
-  const Real* h;       // in   (T+1, N, H)  as forward left it
-  const Real* c;       // in   (T+1, N, H)  lstm only
-  Real* gates;         // io   (T, N, P, H)  gates in, gradients of the pre-activations out. rnn: tmp (T, N, H)
-  const Real* dy;      // in   (T, N, H)    null means zeros
-  Real* dh;            // io   (N, H)  gradient of the last hidden state in, of the initial one out
+  const Real* h;       // in   (N+R, H)  as forward left it
+  const Real* c;       // in   (N+R, H)  lstm only
+  Real* gates;         // io   (R, P, H)  gates in, gradients of the pre-activations out. rnn: tmp (R, H)
+  const Real* dy;      // in   (R, H)    null means zeros
+  const Real* dcells;  // in   (R, H)    lstm only: gradient of the cell state after every step. Null means zeros
+  Real* dh;            // io   (N, H)  gradient of each sequence's last hidden state in, of its initial one out
   Real* dc;            // io   (N, H)  lstm only: the same of the cell state
-  Real* dx;            // out  (T, N, I)  null if not wanted
+  Real* dx;            // out  (R, I)  null if not wanted
   Real* dw_ih;         // io   (G*H, I)
   Real* dw_hh;         // io   (G*H, H)
   Real* db_ih;         // io   (G*H)  null without biases
@@ -73,15 +76,16 @@ struct CellKernels {
   Index (*backward_pack_size)(LayerDims dims);
   void (*pack_backward)(LayerDims dims, const Parameters<Real>& parameters, Real* packed);
 
-  /// T, N, I, H >= 1. Costs 2 G T N H (I + H) flops; backward with dx twice as many.
+  /// T, N, I, H >= 1. Costs 2 G R H (I + H) flops; backward with dx twice as many.
+  /// Forward runs some of the steps, those before them having been run.
   Index (*forward_work_size)(const Dims& dims, bool training, int threads);
-  void (*forward)(const Dims& dims, const ForwardArgs<Real>& args, bool training, Team& team);
+  void (*forward)(const Dims& dims, const ForwardArgs<Real>& args, bool training, StepRange steps, Team& team);
+  /// Backward runs steps.last-1 down to steps.first, those after them having been run, dh and dc carried over. The
+  /// bits are those of one call if steps.first is one of the places where weight gradients are cut anyway.
   Index (*backward_work_size)(const Dims& dims, int threads);
-  void (*backward)(const Dims& dims, const BackwardArgs<Real>& args, Team& team);
-
-  /// A sequence may be handed to backward in pieces, last piece first, dh and dc carried over. If each piece but
-  /// the first of the sequence is a multiple of this many steps long, the bits are those of one call.
-  Index (*backward_step_multiple)(Index N);
+  void (*backward)(const Dims& dims, const BackwardArgs<Real>& args, StepRange steps, Team& team);
+  /// The last of these places at or before step `wanted`, for steps that end at `last`, itself one of them or T.
+  Index (*backward_cut)(const Dims& dims, Index last, Index wanted);
 };
 
 /// The kernels for the instruction set in use. Source: dispatch.cpp.

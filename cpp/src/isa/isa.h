@@ -3,6 +3,7 @@
 #pragma once
 
 #include "rnnfast/optim.h"
+#include "rnnfast/options.h"
 #include "rnnfast/recurrent.h"
 
 namespace rnnfast {
@@ -20,24 +21,28 @@ struct MachineLoops {
 template <class Real>
 const MachineLoops<Real>& machine_loops() noexcept;
 
-/// Of flat buffers; kernels/optim.h.
+/// Of training: flat buffers, kernels/optim.h, and kernels/loss.h.
 template <class Real>
-struct OptimKernels {
+struct TrainingKernels {
   bool (*step[kRules])(const OptimizerStep<Real>& step);
   bool (*all_finite)(const Real* x, Index count);
+  double (*sum_of_squares)(const Real* x, Index count);
   double (*norm)(const Real* x, Index count);
   void (*scale)(Real* x, Real factor, Index count);
   void (*clip)(Real* x, Real limit, Index count);
   void (*add_scaled)(Real* sum, const Real* x, Real factor, Index count);
+  double (*cross_entropy)(const Real* logits, const Index* target, const double* weights, double factor,
+                          Real* derivative, Index rows, Index classes);
   void (*add_rows)(Real* table, const Index* index, const Real* rows, Index count, Index width);
 };
 
 template <class Real>
 struct IsaKernels {
   CellKernels<Real> cells[kCells];
+  OptionKernels<Real> options;
   void (*sigmoid)(const Real* x, Real* y, Index count);
   void (*tanh)(const Real* x, Real* y, Index count);
-  OptimKernels<Real> optim;
+  TrainingKernels<Real> training;
   MachineLoops<Real> machine;
 };
 

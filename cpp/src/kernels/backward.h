@@ -13,23 +13,16 @@ namespace rnnfast::RNNFAST_ISA {
 template <class CellMath, class Real>
 class Backward {
  public:
-  /// Steps of a chunk, a function of N alone: the pieces of the weight gradient's sums must not depend on anything
-  /// else.
-  static Index chunk_steps(Index N) {
-    const Index steps = WeightGrad<CellMath, Real>::kPieceRows / N;
-    return steps < 1 ? 1 : steps;
-  }
-
   static Index work_size(const Dims& d, int threads) { return threads * WeightGrad<CellMath, Real>::work_size(d); }
 
-  static void run(const Dims& d, const BackwardArgs<Real>& args, Team& team) {
+  static void run(const Dims& d, const BackwardArgs<Real>& args, StepRange steps, Team& team) {
     const Split split = Split::choose<Real>(d, CellMath::kProducts, team.size()).confirmed(team);
     const Backward self(d, args);
     const Index blocks = blocks_of<Real>(d.H);
-    const Index chunk = chunk_steps(d.N);
     Barrier barrier(split.threads);
-    for (Index last = d.T; last > 0; last -= chunk) {
-      const Index first = last > chunk ? last - chunk : 0;
+    for (Index last = steps.last; last > steps.first;) {
+      Index first = first_of_chunk(d, last);
+      if (first < steps.first) first = steps.first;
       parallel(team, split.threads, [&](int member) {
         self.run_part(first, last, split.part(d, blocks, member), split.by_units ? &barrier : nullptr);
       });
@@ -37,7 +30,14 @@ class Backward {
         if (args.dx != nullptr) self.write_input_grad(first, last, member, split.threads);
         self.add_weight_grad(first, last, member, split.threads);
       });
+      last = first;
     }
+  }
+
+  static Index cut(const Dims& d, Index last, Index wanted) {
+    Index first = last;
+    while (first > wanted && first > 0) first = first_of_chunk(d, first);
+    return first;
   }
 
  private:
@@ -50,17 +50,46 @@ class Backward {
 
   Backward(const Dims& dims, const BackwardArgs<Real>& a) : d(dims), args(a), pack({d.I, d.H}, a.packed) {}
 
-  Real* da(Index t, Index row) const { return args.gates + (t * d.N + row) * kPlanes * d.H; }
+  /// First step of the chunk that ends before step `last`: as many steps as fit a piece of the weight gradient's sum,
+  /// which must not depend on anything but the rows.
+  static Index first_of_chunk(const Dims& d, Index last) {
+    constexpr Index kRows = WeightGrad<CellMath, Real>::kPieceRows;
+    Index first = last - 1;
+    while (first > 0 && d.row(last) - d.row(first - 1) <= kRows) --first;
+    return first;
+  }
+
+  Real* da(Index t, Index row) const { return args.gates + (d.row(t) + row) * kPlanes * d.H; }
 
   /// Steps last-1 .. first of one thread's part: da, and dL/dh, dL/dc before `first`.
   void run_part(Index first, Index last, const Part& part, Barrier* barrier) const {
-    const Range rows = part.rows;
+    const Index begin = part.rows.first;
     for (Index t = last - 1; t >= first; --t) {
-      for_each_tile<1>(rows.size(), part.blocks, t % 2 == 1,
-                       [&](const TileRange& tile) { retreat(tile, t, rows.first, t + 1 < last); });
+      const Range rows = intersection(part.rows, {0, d.rows(t)});
+      // Rows whose gradient comes through the next step; for the others it stands in args.dh.
+      const Range inner = t + 1 < last ? intersection(rows, {0, d.rows(t + 1)}) : Range{begin, begin};
+      for_rows(rows, inner, part.blocks, t % 2 == 1, [&](const TileRange& tile, Index first_row, bool through) {
+        retreat(tile, t, first_row, through);
+      });
       if (barrier != nullptr) barrier->wait();
     }
-    for_each_tile<1>(rows.size(), part.blocks, [&](const TileRange& tile) { pass_on(tile, first, rows.first); });
+    const Range rows = intersection(part.rows, {0, d.rows(first)});
+    if (rows.size() > 0) {
+      for_each_tile<1>(rows.size(), part.blocks, [&](const TileRange& tile) { pass_on(tile, first, begin); });
+    }
+  }
+
+  /// Tiles of the rows of `inner`, which are the first of `rows`, and then of the others.
+  template <class Body>
+  static RNNFAST_INLINE void for_rows(Range rows, Range inner, Range blocks, bool backwards, const Body& body) {
+    const Index through = inner.size() > 0 ? inner.size() : 0;
+    if (through > 0) {
+      for_each_tile<1>(through, blocks, backwards, [&](const TileRange& tile) { body(tile, rows.first, true); });
+    }
+    if (rows.size() > through) {
+      for_each_tile<1>(rows.size() - through, blocks, backwards,
+                       [&](const TileRange& tile) { body(tile, rows.first + through, false); });
+    }
   }
 
   /// acc = dL/dh of the step before t, through step t: what passed the gates of t by, then da[t] w_hh.
@@ -102,20 +131,21 @@ class Backward {
   RNNFAST_INLINE void prefetch_step(Index t, Index row, const TileRange& tile) const {
     for (Index u = 0; u < tile.blocks; ++u) {
       const Index unit = (tile.first_block + u) * L;
-      const Index state = (t * d.N + row) * d.H + unit;
       for (int plane = 0; plane < kPlanes; ++plane) __builtin_prefetch(da(t, row) + plane * d.H + unit, 1);
-      if (args.dy != nullptr) __builtin_prefetch(args.dy + state);
-      if (CellMath::kHasCellState) __builtin_prefetch(args.c + state);
+      if (args.dy != nullptr) __builtin_prefetch(args.dy + (d.row(t) + row) * d.H + unit);
+      if (CellMath::kHasCellState) __builtin_prefetch(args.c + (d.slot(t) + row) * d.H + unit);
     }
   }
 
   void differentiate(Index t, Index row, Index unit, Vec<Real> dh) const {
     const Index width = lanes_left<Real>(unit, d.H);
+    const Index output = (d.row(t) + row) * d.H + unit;
+    const Index before = (d.slot(t) + row) * d.H + unit;
+    const Index after = (d.slot(t + 1) + row) * d.H + unit;
     const Index state = row * d.H + unit;
-    const Index step_size = d.N * d.H;
-    if (args.dy != nullptr) dh = dh + load_lanes(args.dy + t * step_size + state, width);
-    const Vec<Real> h_prev = load_lanes(args.h + t * step_size + state, width);
-    const Vec<Real> h = load_lanes(args.h + (t + 1) * step_size + state, width);
+    if (args.dy != nullptr) dh = dh + load_lanes(args.dy + output, width);
+    const Vec<Real> h_prev = load_lanes(args.h + before, width);
+    const Vec<Real> h = load_lanes(args.h + after, width);
     Real* gate_row = da(t, row) + unit;
     Vec<Real> gates[kPlanes];
     if constexpr (CellMath::kKeepsGates) {
@@ -125,9 +155,10 @@ class Backward {
     Vec<Real> c{};
     Vec<Real> carry{};
     if constexpr (CellMath::kHasCellState) {
-      c_prev = load_lanes(args.c + t * step_size + state, width);
-      c = load_lanes(args.c + (t + 1) * step_size + state, width);
+      c_prev = load_lanes(args.c + before, width);
+      c = load_lanes(args.c + after, width);
       carry = load_lanes(args.dc + state, width);
+      if (args.dcells != nullptr) carry = carry + load_lanes(args.dcells + output, width);
     }
     CellMath::template derivative<Real>(gates, dh, h_prev, h, c_prev, c, carry);
     if constexpr (CellMath::kHasCellState) store_lanes(args.dc + state, carry, width);
@@ -148,12 +179,12 @@ class Backward {
     }
   }
 
-  /// dx = da w_ih for the rows (t, n) of a chunk, which all threads share.
+  /// dx = da w_ih for the rows of a chunk, which all threads share.
   void write_input_grad(Index first, Index last, int member, int threads) const {
-    const Range rows = share((last - first) * d.N, member, threads);
+    const Range rows = share(d.row(last) - d.row(first), member, threads);
     if (rows.size() == 0) return;
     for_each_tile<1>(rows.size(), Range{0, blocks_of<Real>(d.I)},
-                     [&](const TileRange& tile) { input_gradient(tile, first * d.N + rows.first); });
+                     [&](const TileRange& tile) { input_gradient(tile, d.row(first) + rows.first); });
   }
 
   void input_gradient(const TileRange& tile, Index first_row) const {
@@ -174,10 +205,7 @@ class Backward {
   }
 
   void add_weight_grad(Index first, Index last, int member, int threads) const {
-    const Index start = first * d.N;
-    WeightGrad<CellMath, Real>::add(d, args, args.x + start * d.I, args.h + start * d.H,
-                                    args.gates + start * kPlanes * d.H, (last - first) * d.N,
-                                    share(kPlanes * d.H, member, threads),
+    WeightGrad<CellMath, Real>::add(d, args, {first, last}, share(kPlanes * d.H, member, threads),
                                     args.work + member * WeightGrad<CellMath, Real>::work_size(d));
   }
 };

@@ -20,14 +20,14 @@ class Forward {
     return needs_scratch(training) ? threads * scratch_size(d, choose(d, threads)) : 0;
   }
 
-  static void run(const Dims& d, const ForwardArgs<Real>& args, bool training, Team& team) {
+  static void run(const Dims& d, const ForwardArgs<Real>& args, bool training, StepRange steps, Team& team) {
     const Split split = choose(d, team.size()).confirmed(team);
     const Forward self(d, args, training, chunk_steps(d, split));
     // Threads that share the rows share their pre-activations, too.
     const Index scratch = needs_scratch(training) && !split.by_units ? scratch_size(d, split) : 0;
     Barrier barrier(split.threads);
     parallel(team, split.threads, [&](int member) {
-      self.run_part(split.part(d, self.pack.blocks, member), args.work + member * scratch,
+      self.run_part(steps, split.part(d, self.pack.blocks, member), args.work + member * scratch,
                     split.by_units ? &barrier : nullptr);
     });
   }
@@ -53,8 +53,9 @@ class Forward {
 
   static bool needs_scratch(bool training) { return CellMath::kKeepsGates && !training; }
 
+  /// At most, so that scratch memory is enough for every thread.
   static Index rows_of_a_thread(const Dims& d, Split split) {
-    return split.by_units ? d.N : (d.N + split.threads - 1) / split.threads;
+    return split.by_units || d.slots != nullptr ? d.N : (d.N + split.threads - 1) / split.threads;
   }
 
   static Index chunk_steps(const Dims& d, Split split) {
@@ -66,42 +67,46 @@ class Forward {
     return chunk_steps(d, split) * rows_of_a_thread(d, split) * kPlanes * d.H;
   }
 
-  /// Pre-activations of some rows of a chunk of steps.
+  /// Where the pre-activations, and in training the gates, of a chunk of steps of some rows are.
   struct GateRows {
-    Real* data;
-    Index step_stride;
-    Index row_stride;
-    Index plane_stride;
+    const Dims& d;
+    Real* data;  // of step 0, row 0 of the batch; scratch: of step t0, the first of these rows
+    Index t0;
+    Range rows;
+    bool is_scratch;
+    Index row_size;
 
-    Real* at(Index step, Index row) const { return data + step * step_stride + row * row_stride; }
+    Real* at(Index t, Index row) const {
+      return data + (is_scratch ? (t - t0) * rows.size() + row - rows.first : d.row(t) + row) * row_size;
+    }
   };
 
   GateRows gate_rows(Index t0, Range rows, Real* scratch) const {
-    if (!CellMath::kKeepsGates) return {args.h + ((t0 + 1) * d.N + rows.first) * d.H, d.N * d.H, d.H, d.H};
-    const Index row = kPlanes * d.H;
-    if (training) return {args.gates + (t0 * d.N + rows.first) * row, d.N * row, row, d.H};
-    return {scratch, rows.size() * row, row, d.H};
+    if (!CellMath::kKeepsGates) return {d, args.h + d.N * d.H, t0, rows, false, d.H};
+    return {d, training ? args.gates : scratch, t0, rows, !training, kPlanes * d.H};
   }
 
   /// Whether input and recurrent products are summed in one go, step by step, instead of chunk by chunk: it saves
   /// the way of the pre-activations through memory, but reads w_ih at every step, which one row alone does not repay.
   /// The bits are the same.
-  bool sum_at_once(Index rows) const { return d.T == 1 || d.I <= 2 + 32 * (rows - 1); }
+  bool sum_at_once(Index rows) const { return d.T == 1 || d.slots != nullptr || d.I <= 2 + 32 * (rows - 1); }
 
-  /// One thread's part, from the first step to the last.
-  void run_part(const Part& part, Real* scratch, Barrier* barrier) const {
-    const Range rows = part.rows;
-    const bool at_once = sum_at_once(rows.size());
-    for (Index t0 = 0; t0 < d.T; t0 += chunk) {
-      const Index steps = d.T - t0 < chunk ? d.T - t0 : chunk;
-      const GateRows gates = gate_rows(t0, rows, scratch);
+  /// One thread's part of the given steps.
+  void run_part(StepRange range, const Part& part, Real* scratch, Barrier* barrier) const {
+    const bool at_once = sum_at_once(part.rows.size());
+    for (Index t0 = range.first; t0 < range.last; t0 += chunk) {
+      const Index steps = range.last - t0 < chunk ? range.last - t0 : chunk;
+      const GateRows gates = gate_rows(t0, part.rows, scratch);
       if (!at_once) {
-        for_each_tile<P>(steps * rows.size(), part.blocks,
-                         [&](const TileRange& tile) { project(tile, t0, rows, gates); });
+        for_each_tile<P>(steps * part.rows.size(), part.blocks,
+                         [&](const TileRange& tile) { project(tile, t0, part.rows, gates); });
       }
-      for (Index step = 0; step < steps; ++step) {
-        for_each_tile<P>(rows.size(), part.blocks, step % 2 == 1,
-                         [&](const TileRange& tile) { advance(tile, t0 + step, step, rows, gates, at_once); });
+      for (Index t = t0; t < t0 + steps; ++t) {
+        const Range rows = intersection(part.rows, {0, d.rows(t)});
+        if (rows.size() > 0) {
+          for_each_tile<P>(rows.size(), part.blocks, t % 2 == 1,
+                           [&](const TileRange& tile) { advance(tile, t, rows.first, gates, at_once); });
+        }
         if (barrier != nullptr) barrier->wait();
       }
     }
@@ -116,8 +121,8 @@ class Forward {
     for (Index r = 0; r < tile.rows; ++r) {
       const Index step = (tile.first_row + r) / height;
       const Index row = (tile.first_row + r) % height;
-      x[r] = args.x + ((t0 + step) * d.N + rows.first + row) * d.I;
-      to[r] = gates.at(step, row) + kInputPlane * gates.plane_stride;
+      x[r] = args.x + (d.row(t0 + step) + rows.first + row) * d.I;
+      to[r] = gates.at(t0 + step, rows.first + row) + kInputPlane * d.H;
       for (Index u = 0; u < tile.blocks; ++u) {
         for (int p = 0; p < P; ++p) {
           store(acc.at(tile, r, u, P) + p * L, load(bias(kInputPlane + p, tile.first_block + u)));
@@ -129,7 +134,7 @@ class Forward {
       for (Index u = 0; u < tile.blocks; ++u) {
         const Index unit = (tile.first_block + u) * L;
         for (int p = 0; p < P; ++p) {
-          store_lanes(to[r] + p * gates.plane_stride + unit, load(acc.at(tile, r, u, P) + p * L),
+          store_lanes(to[r] + p * d.H + unit, load(acc.at(tile, r, u, P) + p * L),
                       lanes_left<Real>(unit, d.H));
         }
       }
@@ -137,22 +142,22 @@ class Forward {
   }
 
   /// One time step of one tile: adds w_hh h[t-1] to the pre-activations and computes the cell.
-  void advance(const TileRange& tile, Index t, Index step, Range rows, const GateRows& gates, bool at_once) const {
+  void advance(const TileRange& tile, Index t, Index first_row, const GateRows& gates, bool at_once) const {
     Accumulators<Real> acc;
     const Real* x[kMaxRows<P>];
     const Real* h_prev[kMaxRows<P>];
     for (Index r = 0; r < tile.rows; ++r) {
-      const Index row = tile.first_row + r;
-      x[r] = args.x + (t * d.N + rows.first + row) * d.I;
-      h_prev[r] = args.h + (t * d.N + rows.first + row) * d.H;
-      const Real* from = gates.at(step, row);
+      const Index row = first_row + tile.first_row + r;
+      x[r] = args.x + (d.row(t) + row) * d.I;
+      h_prev[r] = args.h + (d.slot(t) + row) * d.H;
+      const Real* from = gates.at(t, row);
       for (Index u = 0; u < tile.blocks; ++u) {
         const Index unit = (tile.first_block + u) * L;
-        prefetch_states(t, rows.first + row, unit);
+        prefetch_states(t, row, unit);
         for (int plane = 0; plane < kPlanes; ++plane) {
           const bool projected = !at_once && plane >= kInputPlane && plane < kInputPlane + P;
           store(acc.at(tile, r, u, kPlanes) + plane * L,
-                projected ? load_lanes(from + plane * gates.plane_stride + unit, lanes_left<Real>(unit, d.H))
+                projected ? load_lanes(from + plane * d.H + unit, lanes_left<Real>(unit, d.H))
                           : load(bias(plane, tile.first_block + u)));
         }
       }
@@ -164,43 +169,40 @@ class Forward {
       multiply<P>(tile, acc.data + kRecurrentPlane * L, kPlanes, h_prev, pack.w_hh);
     }
     for (Index r = 0; r < tile.rows; ++r) {
-      const Index row = rows.first + tile.first_row + r;
+      const Index row = first_row + tile.first_row + r;
       for (Index u = 0; u < tile.blocks; ++u) {
-        const Index unit = (tile.first_block + u) * L;
-        finish(acc.at(tile, r, u, kPlanes), t, row, unit, gates.at(step, tile.first_row + r), gates.plane_stride);
+        finish(acc.at(tile, r, u, kPlanes), t, row, (tile.first_block + u) * L, gates.at(t, row));
       }
     }
   }
 
   /// The cell of one row and one block of units, from its pre-activations.
-  void finish(const Real* acc, Index t, Index row, Index unit, Real* gate_row, Index plane_stride) const {
+  void finish(const Real* acc, Index t, Index row, Index unit, Real* gate_row) const {
     const Index width = lanes_left<Real>(unit, d.H);
     Vec<Real> a[kPlanes];
     for (int plane = 0; plane < kPlanes; ++plane) a[plane] = load(acc + plane * L);
-    const Index state = row * d.H + unit;
-    const Index step_size = d.N * d.H;
-    const Vec<Real> h_prev = load_lanes(args.h + t * step_size + state, width);
+    const Vec<Real> h_prev = load_lanes(args.h + (d.slot(t) + row) * d.H + unit, width);
+    Real* h_new = args.h + (d.slot(t + 1) + row) * d.H + unit;
     Vec<Real> c{};
     if constexpr (CellMath::kHasCellState) {
-      Real* c_slot = args.c + (training ? t * step_size : 0) + state;
-      c = load_lanes(c_slot, width);
+      c = load_lanes(args.c + ((training ? d.slot(t) : 0) + row) * d.H + unit, width);
       const Vec<Real> h = CellMath::template step<Real>(a, h_prev, c);
-      store_lanes(c_slot + (training ? step_size : 0), c, width);
-      store_lanes(args.h + (t + 1) * step_size + state, h, width);
+      store_lanes(args.c + ((training ? d.slot(t + 1) : 0) + row) * d.H + unit, c, width);
+      store_lanes(h_new, h, width);
     } else {
-      store_lanes(args.h + (t + 1) * step_size + state, CellMath::template step<Real>(a, h_prev, c), width);
+      store_lanes(h_new, CellMath::template step<Real>(a, h_prev, c), width);
     }
     if (CellMath::kKeepsGates && training) {
-      for (int plane = 0; plane < kPlanes; ++plane)
-        store_lanes(gate_row + plane * plane_stride + unit, a[plane], width);
+      for (int plane = 0; plane < kPlanes; ++plane) store_lanes(gate_row + plane * d.H + unit, a[plane], width);
     }
   }
 
   /// The cache lines that finish() will write, fetched while the products are summed.
   RNNFAST_INLINE void prefetch_states(Index t, Index row, Index unit) const {
-    const Index state = row * d.H + unit;
-    __builtin_prefetch(args.h + (t + 1) * d.N * d.H + state, 1);
-    if (CellMath::kHasCellState) __builtin_prefetch(args.c + (training ? (t + 1) * d.N * d.H : 0) + state, 1);
+    __builtin_prefetch(args.h + (d.slot(t + 1) + row) * d.H + unit, 1);
+    if (CellMath::kHasCellState) {
+      __builtin_prefetch(args.c + ((training ? d.slot(t + 1) : 0) + row) * d.H + unit, 1);
+    }
   }
 
   const Real* bias(int plane, Index block) const { return pack.bias + (plane * pack.blocks + block) * L; }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "isa/isa.h"
+#include "kernels/loss.h"
 #include "rnnfast/optim.h"
 #include "simd/vec.h"
 
@@ -126,7 +127,7 @@ inline bool all_finite(const Real* x, Index count) {
 
 /// Eight partial sums on every instruction set, so that all of them give the same bits.
 template <class Real>
-inline double sum_of_squares(const Real* x, Real divisor, Index count) {
+inline double scaled_squares(const Real* x, Real divisor, Index count) {
   constexpr int kSums = 8;
   double sums[kSums] = {};
   Index at = 0;
@@ -145,8 +146,13 @@ inline double sum_of_squares(const Real* x, Real divisor, Index count) {
 }
 
 template <class Real>
+inline double sum_of_squares(const Real* x, Index count) {
+  return scaled_squares(x, Real{1}, count);
+}
+
+template <class Real>
 inline double norm(const Real* x, Index count) {
-  const double squares = sum_of_squares(x, Real{1}, count);
+  const double squares = sum_of_squares(x, count);
   if (squares - squares == 0) return __builtin_sqrt(squares);
   Real largest = 0;
   for (Index m = 0; m < count; ++m) {
@@ -154,7 +160,7 @@ inline double norm(const Real* x, Index count) {
     if (!(magnitude <= largest)) largest = magnitude;
     if (!(magnitude - magnitude == 0)) return static_cast<double>(magnitude);
   }
-  return static_cast<double>(largest) * __builtin_sqrt(sum_of_squares(x, largest, count));
+  return static_cast<double>(largest) * __builtin_sqrt(scaled_squares(x, largest, count));
 }
 
 template <class Real>
@@ -198,15 +204,17 @@ inline void add_rows(Real* table, const Index* index, const Real* rows, Index co
 }
 
 template <class Real>
-constexpr OptimKernels<Real> optim_kernels() {
+constexpr TrainingKernels<Real> training_kernels() {
   return {.step = {update<PlainSgd, Real>, update<MomentumSgd<false>, Real>, update<MomentumSgd<true>, Real>,
                    update<RmsProp<false, false>, Real>, update<RmsProp<false, true>, Real>,
                    update<RmsProp<true, false>, Real>, update<RmsProp<true, true>, Real>, update<AdamRule, Real>},
           .all_finite = all_finite<Real>,
+          .sum_of_squares = sum_of_squares<Real>,
           .norm = norm<Real>,
           .scale = scale<Real>,
           .clip = clip<Real>,
           .add_scaled = add_scaled<Real>,
+          .cross_entropy = cross_entropy<Real>,
           .add_rows = add_rows<Real>};
 }
 

@@ -10,6 +10,7 @@
 #include "kernels/forward.h"
 #include "kernels/machine.h"
 #include "kernels/optim.h"
+#include "kernels/option_backward.h"
 
 namespace rnnfast::RNNFAST_ISA {
 
@@ -27,7 +28,7 @@ constexpr CellKernels<Real> cell_kernels() {
       .forward = Forward<CellMath, Real>::run,
       .backward_work_size = Backward<CellMath, Real>::work_size,
       .backward = Backward<CellMath, Real>::run,
-      .backward_step_multiple = Backward<CellMath, Real>::chunk_steps,
+      .backward_cut = Backward<CellMath, Real>::cut,
   };
 }
 
@@ -44,9 +45,10 @@ template <class Real>
 constexpr IsaKernels<Real> isa_kernels() {
   return {.cells = {cell_kernels<Rnn<Tanh>, Real>(), cell_kernels<Rnn<Relu>, Real>(), cell_kernels<Lstm, Real>(),
                     cell_kernels<Gru, Real>()},
+          .options = option_kernels<Real>(),
           .sigmoid = map<Real, sigmoid<Real>>,
           .tanh = map<Real, tanh<Real>>,
-          .optim = optim_kernels<Real>(),
+          .training = training_kernels<Real>(),
           .machine = loops_of_this_isa<Real>()};
 }
 

@@ -37,9 +37,11 @@ struct Split {
 
   template <class Real>
   static Split choose(const Dims& d, int products, int available) {
-    const double step = static_cast<double>(products) * static_cast<double>(d.N) * static_cast<double>(d.H) *
-                        static_cast<double>(d.I + d.H);
-    if (available == 1 || step * static_cast<double>(d.T) < kWorthWaking) return {1, false};
+    const double rows = static_cast<double>(d.row(d.T));
+    const double all =
+        static_cast<double>(products) * rows * static_cast<double>(d.H) * static_cast<double>(d.I + d.H);
+    const double step = all / static_cast<double>(d.T);
+    if (available == 1 || all < kWorthWaking) return {1, false};
     const Index blocks = blocks_of<Real>(d.H);
     const bool few_rows = d.N < kRowsPerThread * available;
     if (few_rows && step >= kWorthBarrier && blocks >= 2 * available) return {available, true};
@@ -51,10 +53,30 @@ struct Split {
 
   Part part(const Dims& d, Index blocks, int member) const {
     if (by_units) return {{0, d.N}, share(blocks, member, threads)};
-    return {share(d.N, member, threads), {0, blocks}};
+    return {{first_row(d, member), first_row(d, member + 1)}, {0, blocks}};
   }
 
  private:
+  /// Where the rows of a member begin. All members get nearly the same number of steps: of sequences of different
+  /// lengths, which come longest first, the first member takes the fewest.
+  Index first_row(const Dims& d, int member) const {
+    if (d.slots == nullptr || member == 0 || member == threads) return d.N * member / threads;
+    const Index wanted = d.row(d.T) * member / threads;
+    Index low = 0;
+    Index high = d.N;
+    while (low < high) {
+      const Index middle = (low + high) / 2;
+      Index steps = 0;
+      for (Index t = 0; t < d.T; ++t) steps += d.rows(t) < middle ? d.rows(t) : middle;
+      if (steps < wanted) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    return low;
+  }
+
   static constexpr double kWorthWaking = 2e6;   // multiply-adds of a call: waking threads costs some 10 us
   static constexpr double kWorthBarrier = 6e4;  // multiply-adds of a step: some 2 us
   static constexpr Index kRowsPerThread = 3;    // enough for a tile to be bound by arithmetic

@@ -207,6 +207,7 @@ RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const
 /// what they used last.
 template <int P, class Body>
 RNNFAST_INLINE void for_each_tile(Index rows, Range blocks, bool backwards, const Body& body) {
+  if (rows <= 0) return;
   const Index tiles = (rows + kMaxRows<P> - 1) / kMaxRows<P>;
   const Index tallest = (rows + tiles - 1) / tiles;
   Index U = blocks_at_once(static_cast<int>(tallest), P);

@@ -20,16 +20,21 @@ class WeightGrad {
     return CellMath::kPlanes * d.H * kPieceRows + blocks_of<Real>(columns(d)) * kPieceRows * L;
   }
 
-  /// Adds the gradient of rows 0..rows-1, counted from the given pointers.
-  ///   x       (rows, I),  h_prev (rows, H),  da (rows, planes, H)
+  /// Adds the gradient of some steps.
   ///   gates   the units-of-gates range (of planes * H) this thread is responsible for
-  static void add(const Dims& d, const BackwardArgs<Real>& args, const Real* x, const Real* h_prev, const Real* da,
-                  Index rows, Range gates, Real* work) {
-    for (Index first = 0; first < rows; first += kPieceRows) {
-      const Index height = rows - first < kPieceRows ? rows - first : kPieceRows;
-      WeightGrad(d, args, work)
-          .add_piece(x + first * d.I, h_prev + first * d.H, da + first * CellMath::kPlanes * d.H, height, gates);
+  static void add(const Dims& d, const BackwardArgs<Real>& args, StepRange steps, Range gates, Real* work) {
+    WeightGrad piece(d, args, work);
+    Index rows = 0;
+    for (Index t = steps.first; t < steps.last; ++t) {
+      for (Index n = 0; n < d.rows(t); ++n) {
+        piece.h_row[rows++] = d.slot(t) + n;
+        if (rows == kPieceRows) {
+          piece.add_piece(d.row(t) + n + 1 - rows, rows, gates);
+          rows = 0;
+        }
+      }
     }
+    if (rows > 0) piece.add_piece(d.row(steps.last) - rows, rows, gates);
   }
 
  private:
@@ -38,16 +43,18 @@ class WeightGrad {
   const BackwardArgs<Real>& args;
   Real* const da_columns;  // (planes * H, kPieceRows): a row of this is a gate's gradient over the piece
   Real* const inputs;      // [blocks of columns][kPieceRows][lanes] of [x, h_prev]
+  Index h_row[kPieceRows];  // row of h that comes before a row of the piece
 
   WeightGrad(const Dims& dims, const BackwardArgs<Real>& a, Real* work)
       : d(dims), args(a), da_columns(work), inputs(work + CellMath::kPlanes * d.H * kPieceRows) {}
 
   static Index columns(const Dims& d) { return d.I + d.H; }
 
-  void add_piece(const Real* x, const Real* h_prev, const Real* da, Index rows, Range gates) const {
+  void add_piece(Index first_row, Index rows, Range gates) const {
     const Index row_size = CellMath::kPlanes * d.H;
+    const Real* da = args.gates + first_row * row_size;
     transpose(da_columns + gates.first * kPieceRows, kPieceRows, da + gates.first, row_size, rows, gates.size());
-    pack_inputs(x, h_prev, rows);
+    pack_inputs(args.x + first_row * d.I, rows);
     const Panels<Real> panels{inputs, rows, kPieceRows * L};
     for (int plane = 0; plane < CellMath::kPlanes; ++plane) {
       // A plane without an input product has no part in dw_ih, one without a recurrent product none in dw_hh.
@@ -86,18 +93,19 @@ class WeightGrad {
     return recurrent_product(plane) >= 0 && recurrent_product(plane) < CellMath::kProducts;
   }
 
-  void pack_inputs(const Real* x, const Real* h_prev, Index rows) const {
+  void pack_inputs(const Real* x, Index rows) const {
     const Index width = columns(d);
     for (Index block = 0; block < blocks_of<Real>(width); ++block) {
       Real* to = inputs + block * kPieceRows * L;
       const Index first = block * L;
       for (Index m = 0; m < rows; ++m, to += L) {
+        const Real* h_prev = args.h + h_row[m] * d.H;
         if (first + L <= d.I) {
           store(to, load(x + m * d.I + first));
         } else if (first >= d.I && first + L <= d.I + d.H) {
-          store(to, load(h_prev + m * d.H + first - d.I));
+          store(to, load(h_prev + first - d.I));
         } else {
-          for (Index j = 0; j < L; ++j) to[j] = input(x + m * d.I, h_prev + m * d.H, first + j);
+          for (Index j = 0; j < L; ++j) to[j] = input(x + m * d.I, h_prev, first + j);
         }
       }
     }

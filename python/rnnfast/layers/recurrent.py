@@ -1,69 +1,39 @@
-"""What RNN, LSTM and GRU share: parameters, shapes, tapes. The cells differ in their kernels alone."""
+"""What RNN, LSTM, GRU and FRNN share: parameters, shapes, layers and directions. The cells differ in kernels alone."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rnnfast import _core
 from rnnfast._arrays import Array, as_float_array
+from rnnfast._checks import integer, number
+from rnnfast.layers import masks as masks_
 from rnnfast.layers.base import PLAIN, Layer, Run
+from rnnfast.layers.direction import NO_MASKS, Direction, Masks
+from rnnfast.layers.options import CellOptions, parse_flag
+from rnnfast.layers.sequences import Way, check_lengths, check_resets, ways
 from rnnfast.layers.stream import Stream
+from rnnfast.layers.tape import Gradients, Tape, from_time_major, to_time_major
 
 State = Any  # array (RNN, GRU) or tuple of two arrays (LSTM)
 
-
-class Tape:
-    """What backpropagation through time needs from one `forward` call.
-
-    Attributes
-    ----------
-    nbytes : int
-        Memory that the tape keeps beyond the layer's input and output.
-    """
-
-    def __init__(self, layer: RecurrentLayer, x: Array, h: Array, c: Array | None, gates: Array | None, layout: str):
-        self._layer: RecurrentLayer | None = layer
-        self._version = layer.parameters.version
-        self._x, self._h, self._c, self._gates = x, h, c, gates
-        self._layout = layout
-
-    @property
-    def nbytes(self) -> int:
-        return sum(array.nbytes for array in (self._c, self._gates) if array is not None)
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """Result of `backward`.
-
-    Attributes
-    ----------
-    x : ndarray
-        dL/dx, of the shape of the input.
-    state : ndarray, or tuple of two ndarrays for LSTM
-        dL/d(initial state), in the layer's form of a state.
-    params : dict of str to ndarray
-        dL/d(parameter) by the names of `state_dict`; views of `flat`.
-    flat : ndarray, shape (size,)
-        All parameters' gradients in one array.
-    """
-
-    x: Array
-    state: State
-    params: Mapping[str, Array]
-    flat: Array
+# Kernels that leave out products with blocks of absent connections cost more for those that are left; more blocks than
+# this share are not worth it.
+_SPARSE = 0.5
 
 
 class RecurrentLayer(Layer):
-    """One layer of recurrent cells in one direction. Use `RNN`, `LSTM` or `GRU`."""
+    """Layers of recurrent cells in one or two directions. Use `RNN`, `LSTM`, `GRU` or `FRNN`."""
 
     _gates: int  # rows of weights per hidden unit
     _has_cell_state = False
+    _keeps_gates = True
+    _read_out: Array | None = None  # units whose states are the output; None: all
 
     def __init__(
         self,
@@ -77,109 +47,245 @@ class RecurrentLayer(Layer):
         bidirectional: bool,
         dtype: Any,
         seed: Any,
+        *,
+        options: CellOptions,
+        mask_ih: Any = None,
+        mask_hh: Any = None,
+        learn_initial_state: bool = False,
     ) -> None:
         name = type(self).__name__
-        self.input_size = _positive(name, "input_size", input_size)
-        self.hidden_size = _positive(name, "hidden_size", hidden_size)
-        _flag(name, "bias", bias)
-        _flag(name, "batch_first", batch_first)
-        _flag(name, "bidirectional", bidirectional)
-        _only(name, "num_layers", _positive(name, "num_layers", num_layers), 1)
-        _only(name, "bidirectional", bidirectional, False)
-        _only(name, "dropout", dropout, 0.0)
-        self.bias = bias
-        self.batch_first = batch_first
-
-        rows = self._gates * self.hidden_size
-        shapes: dict[str, tuple[int, ...]] = {
-            "weight_ih_l0": (rows, self.input_size),
-            "weight_hh_l0": (rows, self.hidden_size),
-        }
-        if bias:
-            shapes |= {"bias_ih_l0": (rows,), "bias_hh_l0": (rows,)}
-        super().__init__(dtype, shapes)
-        self.initialise(1.0 / math.sqrt(self.hidden_size), seed)
+        self.input_size = integer(name, "input_size", input_size, 1)
+        self.hidden_size = integer(name, "hidden_size", hidden_size, 1)
+        self.num_layers = integer(name, "num_layers", num_layers, 1)
+        self.bias = parse_flag(name, "bias", bias)
+        self.batch_first = parse_flag(name, "batch_first", batch_first)
+        self.bidirectional = parse_flag(name, "bidirectional", bidirectional)
+        self.learn_initial_state = parse_flag(name, "learn_initial_state", learn_initial_state)
+        self.dropout = number(name, "dropout", dropout, 0, math.nextafter(1, 2))
+        if self.dropout and self.num_layers == 1:
+            warnings.warn(
+                f"{name}: dropout is {dropout} with num_layers 1; it acts between layers only, so it does nothing",
+                stacklevel=3,
+            )
+        self.options = options
         self._cell = cell
-        self._weights = self._new_weights()
+        self._directions = 2 if self.bidirectional else 1
+        self._output_size = options.proj_size or self.hidden_size
+        self.mask_ih, self.mask_hh = self._connections(mask_ih, mask_hh)
 
-    def _new_weights(self) -> _core.Weights:
-        """The parameters for the kernels, which pack them anew after every change."""
-        weights = _core.Weights(
-            cell=self._cell,
-            w_ih=self.parameters["weight_ih_l0"],
-            w_hh=self.parameters["weight_hh_l0"],
-            b_ih=self.parameters["bias_ih_l0"] if self.bias else None,
-            b_hh=self.parameters["bias_hh_l0"] if self.bias else None,
+        super().__init__(dtype, self._shapes())
+        self.initialise(1.0 / math.sqrt(self.hidden_size), seed)
+        # Random masks outside `fit`: a generator for each call, so that calls from several threads do not disturb
+        # each other.
+        self._entropy = int(np.random.default_rng(seed).integers(2**63)) if seed is not None else None
+        self._calls = itertools.count()
+        self._set_special_values()
+        self._bind()
+
+    # Parameters.
+
+    def _suffixes(self) -> list[str]:
+        return [f"l{level}{way}" for level in range(self.num_layers) for way in ("", "_reverse")[: self._directions]]
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        rows = self._gates * self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {}
+        for place, suffix in enumerate(self._suffixes()):
+            inputs = self.input_size if place < self._directions else self._directions * self._output_size
+            own: dict[str, tuple[int, ...]] = {"weight_ih": (rows, inputs), "weight_hh": (rows, self._output_size)}
+            if self.bias:
+                own |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+            own |= self._extra_shapes()
+            shapes |= {f"{name}_{suffix}": shape for name, shape in own.items()}
+        return shapes
+
+    def _extra_shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes = self.options.parameter_shapes(self._gates, self.hidden_size)
+        if self.options.layer_norm and self._has_cell_state:
+            shapes |= {"layer_norm_c_weight": (self.hidden_size,), "layer_norm_c_bias": (self.hidden_size,)}
+        if self.learn_initial_state:
+            shapes["initial_h"] = (self._output_size,)
+            if self._has_cell_state:
+                shapes["initial_c"] = (self.hidden_size,)
+        return shapes
+
+    def _set_special_values(self) -> None:
+        """What does not start as a random number."""
+        for name in self.parameters:
+            if name.startswith("layer_norm"):
+                self.parameters[name][...] = 0 if "bias" in name else 1
+            elif name.startswith("initial"):
+                self.parameters[name][...] = 0
+        self._mask(self.parameters)
+        self.parameters.changed()
+
+    def _connections(self, mask_ih: Any, mask_hh: Any) -> tuple[Array | None, Array | None]:
+        name = type(self).__name__
+        if mask_ih is None and mask_hh is None:
+            return None, None
+        if self.num_layers > 1 or self.bidirectional:
+            raise ValueError(
+                f"{name}: mask_ih or mask_hh is given with num_layers {self.num_layers} and bidirectional "
+                f"{self.bidirectional}; expected one layer in one direction, whose weights the masks are for"
+            )
+        sizes = self.input_size, self._output_size
+        ih, hh = (
+            masks_.parse_connections(name, what, mask, self._gates, (self.hidden_size, size))
+            for what, mask, size in zip(("mask_ih", "mask_hh"), (mask_ih, mask_hh), sizes, strict=True)
         )
-        self.parameters.on_change = weights.invalidate
-        return weights
+        return ih, hh
+
+    def _mask(self, arrays: Mapping[str, Array] | Any) -> None:
+        """Zero what stands where there is no connection."""
+        for name, mask in (("weight_ih_l0", self.mask_ih), ("weight_hh_l0", self.mask_hh)):
+            if mask is not None:
+                np.copyto(arrays[name], 0, where=~mask)
+
+    def _bind(self) -> None:
+        """Give the parameters to the kernels, which pack them anew after every change."""
+        sparse = {
+            name: mask if mask is not None and masks_.share_of_blocks(mask) < _SPARSE else None
+            for name, mask in (("w_ih", self.mask_ih), ("w_hh", self.mask_hh))
+        }
+        self._parts = [
+            Direction(self._cell, suffix, self.parameters, self.options, sparse) for suffix in self._suffixes()
+        ]
+        weights = [part.kernels.weights for part in self._parts]
+
+        def invalidate() -> None:
+            for one in weights:
+                one.invalidate()
+
+        self.parameters.on_change = invalidate
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, mask in (("weight_ih_l0", self.mask_ih), ("weight_hh_l0", self.mask_hh)):
+            if mask is not None and isinstance(state, Mapping) and name in state:
+                found = np.asarray(state[name])
+                if found.shape == mask.shape and np.any(found[~mask] != 0):
+                    raise ValueError(
+                        f"{type(self).__name__}.load_state_dict: {name} is not 0 where mask_{name[7:9]} has no "
+                        "connection; expected 0 there"
+                    )
+        super().load_state_dict(state)
 
     # Copies and pickles share nothing with the layer: their kernels see their own parameters.
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_weights"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_parts", "_calls")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._weights = self._new_weights()
+        self._calls = itertools.count()
+        self._bind()
 
     def config(self) -> dict[str, Any]:
-        return {
+        config: dict[str, Any] = {
             "input_size": self.input_size,
             "hidden_size": self.hidden_size,
             "bias": self.bias,
             "batch_first": self.batch_first,
             "dtype": self.dtype.name,
         }
+        options = {
+            "num_layers": self.num_layers if self.num_layers > 1 else None,
+            "dropout": self.dropout or None,
+            "bidirectional": self.bidirectional or None,
+            "learn_initial_state": self.learn_initial_state or None,
+            "mask_ih": None if self.mask_ih is None else masks_.encode(self.mask_ih),
+            "mask_hh": None if self.mask_hh is None else masks_.encode(self.mask_hh),
+        }
+        return (
+            config
+            | {name: value for name, value in options.items() if value is not None}
+            | self.options.config(self._has_cell_state)
+        )
 
-    def __call__(self, x: Any, state: State = None, *, lengths: Any = None) -> tuple[Array, State]:
+    # Running.
+
+    def __call__(self, x: Any, state: State = None, *, lengths: Any = None, resets: Any = None) -> tuple[Array, State]:
         """Run the layer over a batch of sequences, for inference: nothing is kept.
 
         Parameters
         ----------
         x : array_like, shape (T, N, I), or (N, T, I) with ``batch_first``, or (T, I) for one sequence
             T time steps of N sequences; of the layer's dtype. T = 0 and N = 0 are allowed.
-        state : array_like, shape (1, N, H), or (1, H) for one sequence; for LSTM a tuple of two such arrays
-            Hidden state (and cell state) before the first step. Zeros when None.
-        lengths : None
-            Sequences of different lengths are not supported yet.
+        state : array_like, shape (D*L, N, H), or (D*L, H) for one sequence; for LSTM a tuple of two such arrays
+            Hidden state (and cell state) before the first step, D directions of L layers: layer 0, layer 0 reverse,
+            layer 1, ... Zeros when None, or the learnt ones with ``learn_initial_state``.
+        lengths : array_like of int, shape (N,)
+            Valid steps of every sequence, 0..T, in any order. What stands in x after them never matters.
+        resets : array_like of bool, shape (T, N), or (N, T) with ``batch_first``, or (T,) for one sequence
+            Where True, the state of that sequence is zeroed before that step (by each direction before it comes to
+            that step), as at the start of an episode.
 
         Returns
         -------
-        y : ndarray, shape (T, N, H), or (N, T, H), or (T, H)
-            Hidden state after every step.
+        y : ndarray, shape (T, N, D*H), or (N, T, D*H), or (T, D*H)
+            Hidden state after every step, both directions side by side; 0 past the end of a sequence.
         state : ndarray, or tuple of two ndarrays
-            State after the last step, in the shape of the argument.
+            State after the last valid step of each sequence, in the shape of the argument. The reverse direction
+            begins at that step and ends at the first.
 
         Raises
         ------
         TypeError
             If an array is not of the layer's dtype, or ``state`` is of the wrong kind.
         ValueError
-            If a shape does not fit.
+            If a shape does not fit, or a length is below 0 or above T.
         """
-        x, states, layout = self._inputs(type(self).__name__, x, state, lengths)
-        h, c, _ = _core.forward(weights=self._weights, x=x, h0=states[0], c0=states[1], training=False)
-        return _from_time_major(h[1:], layout), self._state(h[-1].copy(), c, layout)
+        who = type(self).__name__
+        x, states, lengths, resets, layout = self._inputs(who, x, state, lengths, resets)
+        y, h, c = self._run(x, states, lengths, resets, None)
+        return from_time_major(y, layout), self._state(h, c, layout)
 
-    def forward(self, x: Any, state: State = None, *, lengths: Any = None) -> tuple[Array, State, Tape]:
-        """Run the layer like a call does, and keep what `backward` needs.
+    def forward(
+        self,
+        x: Any,
+        state: State = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        checkpoint: bool | int = False,
+    ) -> tuple[Array, State, Tape]:
+        """Run the layer like a call does, in training: with dropout, zoneout, and what `backward` needs kept.
+
+        Parameters
+        ----------
+        x, state, lengths, resets
+            As for a call.
+        checkpoint : bool or int
+            Keep the states of every k-th step only, and let `backward` run the steps between them again: the same
+            bits with a fraction of the memory, for about a third more time. True: k about sqrt(T). k is rounded up to
+            where sums of weight gradients are cut anyway, 256 rows.
 
         Returns
         -------
         y, state
-            As from a call, to the bit. ``y`` is read-only, because the tape needs it: copy it to change it.
+            As from a call, to the bit if there is neither dropout nor zoneout. ``y`` is read-only, because the tape
+            needs it: copy it to change it.
         tape : Tape
             For `backward`. Neither ``x`` nor the parameters may change before that.
-        """
-        x, states, layout = self._inputs(f"{type(self).__name__}.forward", x, state, lengths)
-        h, c, gates = _core.forward(weights=self._weights, x=x, h0=states[0], c0=states[1], training=True)
-        h.flags.writeable = False
-        tape = Tape(self, x, h, c, gates, layout)
-        last_c = None if c is None else c[-1].copy()
-        return _from_time_major(h[1:], layout), self._state(h[-1].copy(), last_c, layout), tape
 
-    def backward(self, tape: Tape, dy: Any = None, dstate: State = None, *, keep: bool = False) -> Gradients:
+        References
+        ----------
+        Gruslys et al. (2016), Memory-efficient backpropagation through time, NeurIPS; Chen et al. (2016), Training
+        deep nets with sublinear memory cost, arXiv 1604.06174, for ``checkpoint``.
+        """
+        who = f"{type(self).__name__}.forward"
+        spacing = _spacing(who, checkpoint)
+        given = x
+        x, states, lengths, resets, layout = self._inputs(who, x, state, lengths, resets)
+        tape = Tape(self, layout, {})
+        entropy = [self._entropy, next(self._calls)] if self._entropy is not None else None
+        y, h, c = self._run(x, states, lengths, resets, tape, entropy, spacing)
+        y.flags.writeable = False
+        tape._outside = [array for array in (given, y) if isinstance(array, np.ndarray)]
+        return from_time_major(y, layout), self._state(h, c, layout), tape
+
+    def backward(
+        self, tape: Tape, dy: Any = None, dstate: State = None, *, dcell_states: Any = None, keep: bool = False
+    ) -> Gradients:
         """Backpropagation through time.
 
         Parameters
@@ -187,9 +293,11 @@ class RecurrentLayer(Layer):
         tape : Tape
             From `forward` of this layer. It is spent, unless ``keep`` is true.
         dy : array_like, of the shape of ``y``
-            dL/dy. Zeros when None.
+            dL/dy. Zeros when None. What stands past the end of a sequence never matters.
         dstate : array_like, or tuple of two, of the shape of ``state``
             dL/d(last state). Zeros when None.
+        dcell_states : array_like, of the shape of ``tape.cell_states``
+            dL/d(cell state after each step), for LSTM. Zeros when None.
         keep : bool
             Leave the tape usable, at the price of a copy of its gates.
 
@@ -210,85 +318,167 @@ class RecurrentLayer(Layer):
         """
         flat = np.zeros(self.parameters.size, self.dtype)
         grads = self.parameters.views(flat)
-        dx, dstates, layout = self._backpropagate(tape, dy, dstate, grads, keep=keep, need_dx=True)
+        dx, dh, dc, layout = self._backpropagate(tape, dy, dstate, dcell_states, grads, keep=keep, need_dx=True)
         assert dx is not None
-        return Gradients(_from_time_major(dx, layout), self._state(*dstates, layout), grads, flat)
+        return Gradients(from_time_major(dx, layout), self._state(dh, dc, layout), grads, flat)
 
     def stream(self, batch: int = 1) -> Stream:
         """The layer run step by step on ``batch`` sequences at once, with the state kept inside.
 
         Outputs are those of a call on the whole sequence, to the bit.
+
+        Raises
+        ------
+        ValueError
+            If the layer is bidirectional: its output of a step depends on later ones.
         """
-        _positive(f"{type(self).__name__}.stream", "batch", batch)
-        return Stream(self, batch)
+        who = f"{type(self).__name__}.stream"
+        if self.bidirectional:
+            raise ValueError(f"{who}: the layer is bidirectional; expected one direction, later steps are not known")
+        return Stream(self, integer(who, "batch", batch, 1))
 
     # The protocol of Sequential: always time-major.
 
     def apply(self, x: Array, run: Run = PLAIN) -> Array:
-        states = self._zero_states(x.shape[1])
-        h: Array = _core.forward(weights=self._weights, x=x, h0=states[0], c0=states[1], training=False)[0]
-        return h[1:]
+        return self._run_in_model(x, run, None)
 
     def trace(self, x: Array, run: Run = PLAIN) -> tuple[Array, Tape]:
-        states = self._zero_states(x.shape[1])
-        h, c, gates = _core.forward(weights=self._weights, x=x, h0=states[0], c0=states[1], training=True)
-        return h[1:], Tape(self, x, h, c, gates, "T N")
+        tape = Tape(self, "T N", {})
+        return self._run_in_model(x, run, tape), tape
+
+    def _run_in_model(self, x: Array, run: Run, tape: Tape | None) -> Array:
+        states = None if run.carry is None else run.carry.get(run.path)
+        y, h, c = self._run(x, states, run.lengths, None, tape, [*run.seed, *run.path])
+        if run.carry is not None:
+            run.carry[run.path] = (h, c)
+        return y
 
     def pull_back(self, tape: Tape, dy: Array, grad: Array, need_dx: bool) -> Array | None:
         grad[...] = 0
-        return self._backpropagate(tape, dy, None, self.parameters.views(grad), keep=False, need_dx=need_dx)[0]
+        grads = self.parameters.views(grad)
+        return self._backpropagate(tape, dy, None, None, grads, keep=False, need_dx=need_dx)[0]
 
-    # Shapes in and out.
+    # All layers and directions.
 
-    def _inputs(self, who: str, x: Any, state: State, lengths: Any) -> tuple[Array, tuple[Array, Array | None], str]:
-        """Time-major x, (h0, c0) of shape (N, H), and the layout to give results back in."""
-        if lengths is not None:
-            raise ValueError(f"{who}: lengths is given; expected None, ragged batches are not supported yet")
-        x = as_float_array(x, self.dtype, f"{who}: x")
-        layout = "T" if x.ndim == 2 else "N T" if self.batch_first else "T N"
-        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
-            axes = "(N, T, I)" if self.batch_first else "(T, N, I)"
-            raise ValueError(
-                f"{who}: x has shape {x.shape}; expected {axes} or (T, I) with I = {self.input_size} from input_size"
-            )
-        x = _to_time_major(x, layout)
-        return x, self._states(who, "state", state, x.shape[1], layout), layout
+    def _run(
+        self,
+        x: Array,
+        states: tuple[Array, Array | None] | None,
+        lengths: Array | None,
+        resets: Array | None,
+        tape: Tape | None,
+        entropy: Sequence[int] | None = None,
+        spacing: int | None = None,
+    ) -> tuple[Array, Array, Array | None]:
+        """Time-major y, and last states (D*L, N, ...); what backward needs goes into ``tape``."""
+        steps, batch = x.shape[:2]
+        both = ways(steps, batch, lengths, resets, self._directions)
+        count, width = len(self._parts), self._output_size
+        h_n: Array = np.empty((count, batch, width), self.dtype)
+        c_n: Array | None = np.empty((count, batch, self.hidden_size), self.dtype) if self._has_cell_state else None
+        if tape is not None:
+            tape._shape = (steps, batch)
+            tape._learned = states is None and self.learn_initial_state
+            tape._gates_kept = self._gates if self._keeps_gates else 0
+            self._draw_masks(tape, steps, batch, entropy)
+        if spacing == 0:
+            spacing = max(1, math.isqrt(steps))
+        place = 0
+        for level in range(self.num_layers):
+            if tape is not None:
+                tape._inputs.append(x)
+            y: Array | None = None
+            for d, way in enumerate(both):
+                part = self._parts[place]
+                h0, c0 = self._initial(place, batch, states)
+                masks = NO_MASKS if tape is None else self._masks_of(tape, part.suffix, way)
+                arguments = (way, way.gather(x), way.initial(h0), None if c0 is None else way.initial(c0))
+                segmented = spacing is not None and way.steps * way.sequences > 0
+                if segmented:
+                    trace, last_c = part.forward_in_segments(*arguments, masks, spacing or 1)
+                else:
+                    trace = part.forward(*arguments, tape is not None, masks)
+                    last_c = trace.c
+                h_n[place] = way.final(trace.h)
+                if c_n is not None:
+                    assert last_c is not None
+                    in_slots = tape is not None and not segmented
+                    c_n[place] = way.final(last_c) if in_slots else way.final_of_rows(last_c)
+                if tape is not None:
+                    tape._traces.append(trace)
+                if self._directions == 1 and way.slots is None:
+                    y = trace.output
+                else:
+                    if y is None:
+                        y = np.zeros((steps, batch, self._directions * width), self.dtype)
+                    way.scatter(trace.output, y[..., d * width : (d + 1) * width])
+                place += 1
+            assert y is not None
+            x = y
+            dropout = None if tape is None else tape.masks.get(f"dropout_l{level}")
+            if dropout is not None:
+                x = x * dropout
+        if self._read_out is not None:
+            x = x[..., self._read_out]
+        return x, h_n, c_n
 
-    def _states(self, who: str, name: str, state: State, batch: int, layout: str) -> tuple[Array, Array | None]:
-        if state is None:
-            return self._zero_states(batch)
-        if not self._has_cell_state:
-            if isinstance(state, tuple):
-                raise TypeError(f"{who}: {name} is a tuple; expected one array, there is no cell state")
-            return self._one_state(who, name, state, batch, layout), None
-        if not isinstance(state, (tuple, list)) or len(state) != 2:
-            raise TypeError(f"{who}: {name} is {type(state).__name__}; expected a tuple of two arrays (h, c)")
-        h, c = (self._one_state(who, f"{name}[{part}]", state[part], batch, layout) for part in (0, 1))
-        return h, c
+    def _initial(self, place: int, batch: int, states: tuple[Array, Array | None] | None) -> tuple[Array, Array | None]:
+        if states is not None:
+            return states[0][place], None if states[1] is None else states[1][place]
+        h0, c0 = np.zeros((batch, self._output_size), self.dtype), None
+        if self._has_cell_state:
+            c0 = np.zeros((batch, self.hidden_size), self.dtype)
+        if self.learn_initial_state:
+            suffix = self._parts[place].suffix
+            h0[...] = self.parameters[f"initial_h_{suffix}"]
+            if c0 is not None:
+                c0[...] = self.parameters[f"initial_c_{suffix}"]
+        return h0, c0
 
-    def _one_state(self, who: str, name: str, state: Any, batch: int, layout: str) -> Array:
-        array = as_float_array(state, self.dtype, f"{who}: {name}")
-        if layout == "T":
-            expected: tuple[int, ...] = (1, self.hidden_size)
-            axes, origin = "(D*L, H)", "H from hidden_size"
-        else:
-            expected = (1, batch, self.hidden_size)
-            axes, origin = "(D*L, N, H)", "N from x, H from hidden_size"
-        if array.shape != expected:
-            raise ValueError(f"{who}: {name} has shape {array.shape}; expected {axes} = {expected}, {origin}")
-        return array.reshape(batch, self.hidden_size)
+    def _draw_masks(self, tape: Tape, steps: int, batch: int, entropy: Sequence[int] | None) -> None:
+        """Random masks of one pass of training; nothing is drawn for what is not used."""
+        options = self.options
+        between = self.dropout if self.num_layers > 1 else 0.0
+        if not (between or options.recurrent_dropout or any(options.zoneout)):
+            return
+        generator = np.random.default_rng(entropy)
+        drop, keep = masks_.inverted_dropout, masks_.zoneout_mask
+        for suffix in self._suffixes():
+            if options.recurrent_dropout:
+                of_states = (batch, self._output_size)
+                tape.masks[f"recurrent_{suffix}"] = drop(generator, options.recurrent_dropout, of_states, self.dtype)
+            for which, p in zip("hc", options.zoneout, strict=True):
+                if p:
+                    shape = (steps, batch, self.hidden_size)
+                    tape.masks[f"zoneout_{which}_{suffix}"] = keep(generator, p, shape, self.dtype)
+        if between:
+            for level in range(self.num_layers - 1):
+                shape = (steps, batch, self._directions * self._output_size)
+                tape.masks[f"dropout_l{level}"] = drop(generator, between, shape, self.dtype)
 
-    def _zero_states(self, batch: int) -> tuple[Array, Array | None]:
-        zeros = np.zeros((batch, self.hidden_size), self.dtype)
-        return zeros, zeros if self._has_cell_state else None
-
-    def _state(self, h: Array, c: Array | None, layout: str) -> State:
-        shape = (1, self.hidden_size) if layout == "T" else (1, h.shape[0], self.hidden_size)
-        return h.reshape(shape) if c is None else (h.reshape(shape), c.reshape(shape))
+    @staticmethod
+    def _masks_of(tape: Tape, suffix: str, way: Way) -> Masks:
+        if not tape.masks:
+            return NO_MASKS
+        recurrent = tape.masks.get(f"recurrent_{suffix}")
+        zoneout = (tape.masks.get(f"zoneout_{which}_{suffix}") for which in "hc")
+        return Masks(
+            None if recurrent is None else way.rows_of_sequences(recurrent),
+            *(None if mask is None else way.gather(mask) for mask in zoneout),
+        )
 
     def _backpropagate(
-        self, tape: Tape, dy: Any, dstate: State, grads: Mapping[str, Array], *, keep: bool, need_dx: bool
-    ) -> tuple[Array | None, tuple[Array, Array | None], str]:
+        self,
+        tape: Tape,
+        dy: Any,
+        dstate: State,
+        dcell_states: Any,
+        grads: Mapping[str, Array],
+        *,
+        keep: bool,
+        need_dx: bool,
+    ) -> tuple[Array | None, Array, Array | None, str]:
+        """Time-major dL/dx, gradients of the initial states (D*L, N, ...), and the layout to give them back in."""
         who = f"{type(self).__name__}.backward"
         if not isinstance(tape, Tape):
             raise TypeError(f"{who}: tape is {type(tape).__name__}; expected the tape that forward returned")
@@ -299,65 +489,141 @@ class RecurrentLayer(Layer):
         if tape._version != self.parameters.version:
             raise ValueError(f"{who}: the parameters changed since forward; expected backward before the update")
         layout = tape._layout
-        steps, batch = tape._x.shape[:2]
+        steps, batch = tape._shape
+        count, width = len(self._parts), self._output_size
         if dy is not None:
-            dy = as_float_array(dy, self.dtype, f"{who}: dy")
-            shape = {"T": (steps,), "T N": (steps, batch), "N T": (batch, steps)}[layout] + (self.hidden_size,)
-            if dy.shape != shape:
-                raise ValueError(f"{who}: dy has shape {dy.shape}; expected {shape}, the shape of y")
-            dy = _to_time_major(dy, layout)
-        dh: Array | None = None
-        dc: Array | None = None
+            read = self._directions * width if self._read_out is None else len(self._read_out)
+            dy = self._per_step(who, "dy", dy, tape, (read,), "y")
+            if self._read_out is not None:
+                of_all = np.zeros((steps, batch, width), self.dtype)
+                of_all[..., self._read_out] = dy
+                dy = of_all
+        dcells = None
+        if dcell_states is not None:
+            if not self._has_cell_state:
+                raise ValueError(f"{who}: dcell_states is given; expected None, there is no cell state")
+            shape = (self.hidden_size,) if count == 1 else (count, self.hidden_size)
+            dcells = self._per_step(who, "dcell_states", dcell_states, tape, shape, "tape.cell_states")
+            dcells = dcells.reshape(steps, batch, count, self.hidden_size)
+        dh_n: Array | None = None
+        dc_n: Array | None = None
         if dstate is not None:
-            dh, dc = self._states(who, "dstate", dstate, batch, layout)
-        gates = tape._gates
+            dh_n, dc_n = self._states(who, "dstate", dstate, batch, layout)
         if not keep:
             tape._layer = None
-        elif gates is not None:
-            gates = gates.copy()
-        dx, dh0, dc0 = _core.backward(
-            weights=self._weights,
-            x=tape._x,
-            h=tape._h,
-            c=tape._c,
-            gates=gates,
-            dy=dy,
-            dh_n=dh,
-            dc_n=dc,
-            dw_ih=grads["weight_ih_l0"],
-            dw_hh=grads["weight_hh_l0"],
-            db_ih=grads["bias_ih_l0"] if self.bias else None,
-            db_hh=grads["bias_hh_l0"] if self.bias else None,
-            need_dx=need_dx,
-        )
-        return dx, (dh0, dc0), layout
+
+        dh0: Array = np.empty((count, batch, width), self.dtype)
+        dc0: Array | None = np.empty((count, batch, self.hidden_size), self.dtype) if self._has_cell_state else None
+        for level in reversed(range(self.num_layers)):
+            dropout = tape.masks.get(f"dropout_l{level}")
+            if dropout is not None and dy is not None:
+                dy = dy * dropout
+            dx: Array | None = None
+            for d in range(self._directions):
+                place = level * self._directions + d
+                trace = tape._traces[place]
+                way = trace.way
+                own = dy if dy is None or self._directions == 1 else dy[..., d * width : (d + 1) * width]
+                gates = trace.gates.copy() if keep and trace.gates is not None else trace.gates
+                dx_rows, dh_rows, dc_rows = self._parts[place].backward(
+                    trace,
+                    gates,
+                    None if own is None else np.ascontiguousarray(way.gather(own)),
+                    None if dcells is None else np.ascontiguousarray(way.gather(dcells[:, :, place])),
+                    None if dh_n is None else way.final_back(dh_n[place]),
+                    None if dc_n is None else way.final_back(dc_n[place]),
+                    grads,
+                    need_dx or level > 0,
+                )
+                dh0[place] = way.initial_back(dh_rows)
+                if dc0 is not None:
+                    assert dc_rows is not None
+                    dc0[place] = way.initial_back(dc_rows)
+                if dx_rows is not None:
+                    if way.slots is None and d == 0 and self._directions == 1:
+                        dx = dx_rows
+                    elif d == 0:
+                        dx = np.zeros((steps, batch, dx_rows.shape[-1]), self.dtype)
+                        way.scatter(dx_rows, dx)
+                    else:
+                        assert dx is not None
+                        other = np.zeros_like(dx)
+                        way.scatter(dx_rows, other)
+                        dx += other
+            dy = dx
+        if tape._learned:
+            for place, part in enumerate(self._parts):
+                grads[f"initial_h_{part.suffix}"][...] = dh0[place].sum(axis=0)
+                if dc0 is not None:
+                    grads[f"initial_c_{part.suffix}"][...] = dc0[place].sum(axis=0)
+        self._mask(grads)
+        return dy, dh0, dc0, layout
+
+    # Shapes in and out.
+
+    def _inputs(
+        self, who: str, x: Any, state: State, lengths: Any, resets: Any
+    ) -> tuple[Array, tuple[Array, Array | None] | None, Array | None, Array | None, str]:
+        """Time-major x, states (D*L, N, ...), lengths and resets, and the layout to give results back in."""
+        x = as_float_array(x, self.dtype, f"{who}: x")
+        layout = "T" if x.ndim == 2 else "N T" if self.batch_first else "T N"
+        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
+            axes = "(N, T, I)" if self.batch_first else "(T, N, I)"
+            raise ValueError(
+                f"{who}: x has shape {x.shape}; expected {axes} or (T, I) with I = {self.input_size} from input_size"
+            )
+        shape = x.shape[:-1]
+        x = to_time_major(x, layout)
+        steps, batch = x.shape[:2]
+        states = None if state is None else self._states(who, "state", state, batch, layout)
+        if lengths is not None:
+            lengths = check_lengths(who, lengths, steps, batch)
+        if resets is not None:
+            resets = to_time_major(check_resets(who, resets, shape), layout)
+        return x, states, lengths, resets, layout
+
+    def _per_step(self, who: str, name: str, value: Any, tape: Tape, rest: tuple[int, ...], of: str) -> Array:
+        """A gradient given for every step, time-major."""
+        array = as_float_array(value, self.dtype, f"{who}: {name}")
+        steps, batch = tape._shape
+        leading = {"T": (steps,), "T N": (steps, batch), "N T": (batch, steps)}[tape._layout]
+        if array.shape != leading + rest:
+            raise ValueError(f"{who}: {name} has shape {array.shape}; expected {leading + rest}, the shape of {of}")
+        return to_time_major(array, tape._layout)
+
+    def _states(self, who: str, name: str, state: State, batch: int, layout: str) -> tuple[Array, Array | None]:
+        if not self._has_cell_state:
+            if isinstance(state, tuple):
+                raise TypeError(f"{who}: {name} is a tuple; expected one array, there is no cell state")
+            return self._one_state(who, name, state, batch, layout, self._output_size), None
+        if not isinstance(state, (tuple, list)) or len(state) != 2:
+            raise TypeError(f"{who}: {name} is {type(state).__name__}; expected a tuple of two arrays (h, c)")
+        sizes = self._output_size, self.hidden_size
+        h, c = (self._one_state(who, f"{name}[{k}]", state[k], batch, layout, sizes[k]) for k in (0, 1))
+        return h, c
+
+    def _one_state(self, who: str, name: str, state: Any, batch: int, layout: str, width: int) -> Array:
+        array = as_float_array(state, self.dtype, f"{who}: {name}")
+        count = len(self._parts)
+        what = "hidden_size" if width == self.hidden_size else "proj_size"
+        if layout == "T":
+            expected: tuple[int, ...] = (count, width)
+            axes, origin = "(D*L, H)", f"H from {what}"
+        else:
+            expected = (count, batch, width)
+            axes, origin = "(D*L, N, H)", f"N from x, H from {what}"
+        if array.shape != expected:
+            raise ValueError(f"{who}: {name} has shape {array.shape}; expected {axes} = {expected}, {origin}")
+        return array.reshape(count, batch, width)
+
+    def _state(self, h: Array, c: Array | None, layout: str) -> State:
+        if layout == "T":
+            h, c = h[:, 0], None if c is None else c[:, 0]
+        return h if c is None else (h, c)
 
 
-def _to_time_major(array: Array, layout: str) -> Array:
-    if layout == "T":
-        return array[:, None, :]
-    return np.ascontiguousarray(array.swapaxes(0, 1)) if layout == "N T" else array
-
-
-def _from_time_major(array: Array, layout: str) -> Array:
-    return array[:, 0, :] if layout == "T" else array.swapaxes(0, 1) if layout == "N T" else array
-
-
-def _positive(who: str, name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{who}: {name} is {value!r}; expected a positive whole number")
-    if value < 1:
-        raise ValueError(f"{who}: {name} is {value}; expected a positive whole number")
-    return int(value)
-
-
-def _flag(who: str, name: str, value: Any) -> None:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{who}: {name} is {value!r}; expected True or False")
-
-
-def _only(who: str, name: str, value: Any, supported: Any) -> None:
-    if isinstance(value, bool) is not isinstance(supported, bool) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"{who}: {name} is {value!r}; expected {supported!r}")
-    if value != supported:
-        raise ValueError(f"{who}: {name} is {value!r}; expected {supported!r}, other values are not supported yet")
+def _spacing(who: str, checkpoint: Any) -> int | None:
+    """Steps from one kept state to the next, 0 for about sqrt(T), None for keeping everything."""
+    if checkpoint is False:
+        return None
+    return 0 if checkpoint is True else integer(who, "checkpoint", checkpoint, 1)

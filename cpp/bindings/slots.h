@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT
+// Sizes of one call of the kernels, from the arrays that Python hands over.
+#pragma once
+
+#include <initializer_list>
+#include <type_traits>
+#include <vector>
+
+#include "arrays.h"
+
+namespace rnnfast::bindings {
+
+/// T, N, I and H of a call, with the first row of every slot if the sequences differ in length.
+class CallDims {
+ public:
+  /// Without `slots` x is (T, N, I). With them, (T+2,) whole numbers, x is (R, I) and N is slots[1].
+  template <class Real>
+  CallDims(const Checker& check, LayerDims layer, std::type_identity<Real> /*of x*/, const py::object& x_in,
+           const py::object& slots_in) {
+    if (slots_in.is_none()) {
+      x = check.ranked<Real>("x", x_in, 3, "(T, N, I)");
+      if (x.shape(0) >= (Index{1} << 48)) check.value_error("x has too many steps");
+      dims = {x.shape(0), x.shape(1), layer.I, layer.H};
+    } else {
+      x = check.ranked<Real>("x", x_in, 2, "(R, I)");
+      read(check, slots_in);
+      compare_rows(check);
+      dims = {static_cast<Index>(slots_.size()) - 2, slots_[1], layer.I, layer.H, slots_.data()};
+    }
+    const Index inputs = x.shape(x.ndim() - 1);
+    if (inputs != layer.I) {
+      check.value_error("x has " + std::to_string(inputs) +
+                        " inputs in its last axis; expected I = " + std::to_string(layer.I) + " from w_ih");
+    }
+  }
+  /// Without any array.
+  CallDims(const Checker& check, LayerDims layer, Index steps, Index batch, const py::object& slots_in) {
+    dims = {steps, batch, layer.I, layer.H};
+    if (!slots_in.is_none()) {
+      read(check, slots_in);
+      dims = {static_cast<Index>(slots_.size()) - 2, slots_[1], layer.I, layer.H, slots_.data()};
+    }
+    if (dims.T < 1 || dims.N < 1) check.value_error("there is no step; expected T and N of at least 1");
+  }
+  CallDims(const CallDims&) = delete;
+  CallDims& operator=(const CallDims&) = delete;
+
+  bool ragged() const { return dims.slots != nullptr; }
+  /// Where N comes from, for messages.
+  const char* origin() const { return ragged() ? "N from slots, H from w_hh" : "N from x, H from w_hh"; }
+
+  /// Shape of an array kept per step: (T, N, ...), or (R, ...) with slots.
+  std::vector<Index> step_shape(std::initializer_list<Index> rest) const {
+    return ragged() ? joined({dims.row(dims.T)}, rest) : joined({dims.T, dims.N}, rest);
+  }
+  /// Shape of states in their slots: (T+1, N, ...), or (N+R, ...) with slots.
+  std::vector<Index> slot_shape(std::initializer_list<Index> rest) const {
+    return ragged() ? joined({dims.slot(dims.T + 1)}, rest) : joined({dims.T + 1, dims.N}, rest);
+  }
+
+  py::array x;
+  Dims dims{};
+
+ private:
+  static std::vector<Index> joined(std::initializer_list<Index> first, std::initializer_list<Index> rest) {
+    std::vector<Index> shape(first);
+    shape.insert(shape.end(), rest);
+    return shape;
+  }
+
+  void read(const Checker& check, const py::object& slots_in) {
+    if (!py::isinstance<py::array_t<std::int64_t>>(slots_in)) check.type_error("slots is no array of int64");
+    const py::array array = py::reinterpret_borrow<py::array>(slots_in);
+    if (array.ndim() != 1 || array.shape(0) < 2 || !is_dense<std::int64_t>(array)) {
+      check.value_error("slots is not dense; expected (T+2,) whole numbers");
+    }
+    const std::int64_t* values = static_cast<const std::int64_t*>(array.data());
+    slots_.assign(values, values + array.shape(0));
+    Index rows = slots_[1];
+    bool fits = slots_[0] == 0 && rows >= 0;
+    for (std::size_t slot = 1; fits && slot + 1 < slots_.size(); ++slot) {
+      // No sum here can overflow: both numbers are at least 0 once the first is known to be.
+      const Index next = slots_[slot + 1] < slots_[slot] ? Index{-1} : slots_[slot + 1] - slots_[slot];
+      fits = next >= 0 && next <= rows;
+      rows = next;
+    }
+    if (!fits) check.value_error("slots does not begin with 0 or its steps grow; expected sequences longest first");
+  }
+
+  void compare_rows(const Checker& check) const {
+    const Index total = slots_.back() - slots_[1];
+    if (total != x.shape(0)) {
+      check.value_error("x has " + std::to_string(x.shape(0)) + " rows; expected R = " + std::to_string(total) +
+                        " from slots");
+    }
+  }
+
+  std::vector<Index> slots_;
+};
+
+}  // namespace rnnfast::bindings

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+// Layer normalisation of a row (Ba, Kiros & Hinton 2016): (a - mean) / sqrt(variance + 1e-5), and its derivative.
+#pragma once
+
+#include "kernels/pack.h"
+
+namespace rnnfast::RNNFAST_ISA {
+
+inline constexpr double kNormEpsilon = 1e-5;
+
+/// old where kept, else fresh; kept may be a share.
+template <class Real>
+RNNFAST_INLINE Vec<Real> mix(Vec<Real> kept, Vec<Real> old, Vec<Real> fresh) {
+  return fma(kept, old, (splat(Real(1)) - kept) * fresh);
+}
+
+template <class Real>
+RNNFAST_INLINE Real sum_of_lanes(Vec<Real> v) {
+  Real sum = v[0];
+  for (int j = 1; j < kLanes<Real>; ++j) sum += v[j];
+  return sum;
+}
+
+template <class Real>
+struct Moments {
+  Real mean = 0;
+  Real scale = 1;  // 1 / sqrt(variance + epsilon)
+
+  RNNFAST_INLINE Vec<Real> normalized(Vec<Real> a) const { return (a - splat(mean)) * splat(scale); }
+};
+
+template <class Real>
+inline Moments<Real> moments_of(const Real* a, Index count) {
+  constexpr int L = kLanes<Real>;
+  const Real share = Real(1) / static_cast<Real>(count);
+  Vec<Real> sum{};
+  for (Index j = 0; j < count; j += L) sum = sum + load_lanes(a + j, lanes_left<Real>(j, count));
+  const Real mean = sum_of_lanes<Real>(sum) * share;
+  Vec<Real> squares{};
+  for (Index j = 0; j < count; j += L) {
+    const Index width = lanes_left<Real>(j, count);
+    Vec<Real> distance = load_lanes(a + j, width) - splat(mean);
+    if (width < L) {
+      for (Index lane = width; lane < L; ++lane) distance[lane] = 0;
+    }
+    squares = fma(distance, distance, squares);
+  }
+  const Real variance = sum_of_lanes<Real>(squares) * share;
+  return {mean, static_cast<Real>(1 / __builtin_sqrt(static_cast<double>(variance) + kNormEpsilon))};
+}
+
+/// Normalises a row in place and returns its scale.
+template <class Real>
+inline Real normalize(Real* a, Index count) {
+  constexpr int L = kLanes<Real>;
+  const Moments<Real> moments = moments_of(a, count);
+  for (Index j = 0; j < count; j += L) {
+    const Index width = lanes_left<Real>(j, count);
+    store_lanes(a + j, moments.normalized(load_lanes(a + j, width)), width);
+  }
+  return moments.scale;
+}
+
+/// d: gradient of gain * normalized in, gradient of what was normalised out.
+template <class Real>
+inline void normalization_gradient(const Real* normalized, const Real* gain, Real scale, Real* d, Index count) {
+  constexpr int L = kLanes<Real>;
+  const Real share = Real(1) / static_cast<Real>(count);
+  Vec<Real> sum{};
+  Vec<Real> product{};
+  for (Index j = 0; j < count; j += L) {
+    const Index width = lanes_left<Real>(j, count);
+    const Vec<Real> inner = load_lanes(d + j, width) * load_lanes(gain + j, width);
+    sum = sum + inner;
+    product = fma(inner, load_lanes(normalized + j, width), product);
+  }
+  const Vec<Real> mean = splat(sum_of_lanes<Real>(sum) * share);
+  const Vec<Real> along = splat(sum_of_lanes<Real>(product) * share);
+  for (Index j = 0; j < count; j += L) {
+    const Index width = lanes_left<Real>(j, count);
+    const Vec<Real> inner = load_lanes(d + j, width) * load_lanes(gain + j, width);
+    const Vec<Real> rest = inner - mean - load_lanes(normalized + j, width) * along;
+    store_lanes(d + j, rest * splat(scale), width);
+  }
+}
+
+}  // namespace rnnfast::RNNFAST_ISA

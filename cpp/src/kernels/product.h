@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT
+// Products of rows with a weight matrix and sums of outer products, dense or with blocks of connections left out.
+// What is left out is multiplied by zero otherwise, so the bits are the same.
+#pragma once
+
+#include "kernels/pack.h"
+#include "rnnfast/options.h"
+
+namespace rnnfast::RNNFAST_ISA {
+
+/// A weight matrix packed for products with rows: [blocks of outputs][inputs][lanes].
+template <class Real>
+struct Matrix {
+  const Real* data;
+  Index outputs;
+  Index inputs;
+  const Ranges* ranges;  // null: dense
+
+  static Index size(Index outputs, Index inputs, const Ranges* ranges) {
+    const Index blocks = blocks_of<Real>(outputs);
+    return (ranges == nullptr ? blocks * inputs : ranges->offset[ranges->begin[blocks]]) * kLanes<Real>;
+  }
+
+  Panels<Real> panels() const { return {data, inputs, inputs * kLanes<Real>}; }
+};
+
+/// Calls body(block, first input, last input, where to) for all that is packed.
+template <class Real, class Body>
+inline void for_each_range(Index outputs, Index inputs, const Ranges* ranges, Real* to, const Body& body) {
+  constexpr int L = kLanes<Real>;
+  for (Index block = 0; block < blocks_of<Real>(outputs); ++block) {
+    if (ranges == nullptr) {
+      body(block, Index{0}, inputs, to + block * inputs * L);
+      continue;
+    }
+    for (Index range = ranges->begin[block]; range < ranges->begin[block + 1]; ++range) {
+      body(block, ranges->bounds[2 * range], ranges->bounds[2 * range + 1], to + ranges->offset[range] * L);
+    }
+  }
+}
+
+/// Packs w (rows, columns): outputs are its rows. Returns the end of what was written.
+template <class Real>
+inline Real* pack_rows(Real* to, const Real* w, Index rows, Index columns, const Ranges* ranges) {
+  constexpr int L = kLanes<Real>;
+  for_each_range(rows, columns, ranges, to, [&](Index block, Index first, Index last, Real* at) {
+    transpose(at, L, w + block * L * columns + first, columns, lanes_left<Real>(block * L, rows), last - first);
+  });
+  return to + Matrix<Real>::size(rows, columns, ranges);
+}
+
+/// Packs w (rows, columns): outputs are its columns.
+template <class Real>
+inline Real* pack_columns(Real* to, const Real* w, Index rows, Index columns, const Ranges* ranges) {
+  constexpr int L = kLanes<Real>;
+  for_each_range(columns, rows, ranges, to, [&](Index block, Index first, Index last, Real* at) {
+    const Index width = lanes_left<Real>(block * L, columns);
+    for (Index k = first; k < last; ++k, at += L) store(at, load_lanes(w + k * columns + block * L, width));
+  });
+  return to + Matrix<Real>::size(columns, rows, ranges);
+}
+
+/// Rows of an array.
+template <class Pointer>
+struct Rows {
+  Pointer data;
+  Index stride;
+
+  Pointer operator[](Index row) const { return data + row * stride; }
+};
+template <class Real>
+using RowsIn = Rows<const Real*>;
+template <class Real>
+using RowsOut = Rows<Real*>;
+
+/// Whether blocks first..last-1 have the same ranges.
+inline bool same_ranges(const Ranges& ranges, Index first, Index last) {
+  const Index count = ranges.begin[first + 1] - ranges.begin[first];
+  for (Index block = first + 1; block < last; ++block) {
+    if (ranges.begin[block + 1] - ranges.begin[block] != count) return false;
+    for (Index j = 0; j < 2 * count; ++j) {
+      if (ranges.bounds[2 * ranges.begin[block] + j] != ranges.bounds[2 * ranges.begin[first] + j]) return false;
+    }
+  }
+  return true;
+}
+
+/// out[row] += w in[row] for `count` rows. Each element is one chain, in the order of the inputs.
+template <class Real>
+inline void add_products(const Matrix<Real>& w, Index count, RowsIn<Real> in, RowsOut<Real> out) {
+  constexpr int L = kLanes<Real>;
+  if (count <= 0) return;
+  const auto finish = [&](const TileRange& tile, auto multiply_tile_of) {
+    Accumulators<Real> acc;
+    const Real* from[kMaxRows<1>];
+    for (Index r = 0; r < tile.rows; ++r) {
+      from[r] = in[tile.first_row + r];
+      for (Index u = 0; u < tile.blocks; ++u) {
+        const Index unit = (tile.first_block + u) * L;
+        store(acc.at(tile, r, u, 1), load_lanes(out[tile.first_row + r] + unit, lanes_left<Real>(unit, w.outputs)));
+      }
+    }
+    multiply_tile_of(acc.data, from);
+    for (Index r = 0; r < tile.rows; ++r) {
+      for (Index u = 0; u < tile.blocks; ++u) {
+        const Index unit = (tile.first_block + u) * L;
+        store_lanes(out[tile.first_row + r] + unit, load(acc.at(tile, r, u, 1)), lanes_left<Real>(unit, w.outputs));
+      }
+    }
+  };
+  if (w.ranges == nullptr) {
+    for_each_tile<1>(count, Range{0, blocks_of<Real>(w.outputs)}, [&](const TileRange& tile) {
+      finish(tile, [&](Real* acc, const Real* const* from) { multiply<1>(tile, acc, 1, from, w.panels()); });
+    });
+    return;
+  }
+  const Ranges& ranges = *w.ranges;
+  const Index blocks = blocks_of<Real>(w.outputs);
+  for (Index block = 0; block < blocks;) {
+    // Blocks with the same connections pass together.
+    Index U = blocks_at_once(static_cast<int>(count < kMaxRows<1> ? count : kMaxRows<1>), 1);
+    while (U > 1 && (block + U > blocks || !same_ranges(ranges, block, block + U))) U /= 2;
+    const Index begin = ranges.begin[block];
+    const Index end = ranges.begin[block + 1];
+    const Index stride = begin == end ? 0 : (ranges.offset[end] - ranges.offset[begin]) * L;
+    for_each_tile<1>(begin == end ? 0 : count, Range{block, block + U}, [&](const TileRange& tile) {
+      finish(tile, [&](Real* acc, const Real* const* from) {
+        for (Index range = begin; range < end; ++range) {
+          const Index first = ranges.bounds[2 * range];
+          const Real* shifted[kMaxRows<1>];
+          for (Index r = 0; r < tile.rows; ++r) shifted[r] = from[r] + first;
+          const Operands<Real> operands{shifted, w.data + ranges.offset[range] * L, stride,
+                                        ranges.bounds[2 * range + 1] - first};
+          Tiles<Real, 1>::get(tile.rows, tile.blocks)(acc, L, &operands, 1);
+        }
+      });
+    });
+    block += U;
+  }
+}
+
+/// Rows of a sum of outer products at once. The sum of a piece starts from zero, which bounds its rounding error.
+inline constexpr Index kPieceRows = 256;
+
+/// Memory that add_outer_products needs.
+template <class Real>
+constexpr Index outer_work_size(Index left, Index right) {
+  return left * kPieceRows + blocks_of<Real>(right) * kLanes<Real> * kPieceRows;
+}
+
+/// to[m][k] += sum over rows of a[row][m] b(row)[k], for the m of `share`.
+///   to      io  (left, right)
+///   a       in  rows of `left` numbers
+///   b       in  b(row) is a pointer to `right` numbers
+///   ranges  in  Connections::gradient, null for all
+template <class Real, class RightRow>
+inline void add_outer_products(Real* to, Index left, Index right, Index rows, RowsIn<Real> a, const RightRow& b,
+                               const Ranges* ranges, Range share, Real* work) {
+  constexpr int L = kLanes<Real>;
+  Real* const columns = work;
+  Real* const panels = work + left * kPieceRows;
+  for (Index begin = 0; begin < rows; begin += kPieceRows) {
+    const Index height = rows - begin < kPieceRows ? rows - begin : kPieceRows;
+    transpose(columns + share.first * kPieceRows, kPieceRows, a[begin] + share.first, a.stride, height, share.size());
+    for (Index block = 0; block < blocks_of<Real>(right); ++block) {
+      Real* at = panels + block * kPieceRows * L;
+      const Index width = lanes_left<Real>(block * L, right);
+      for (Index m = 0; m < height; ++m, at += L) store(at, load_lanes(b(begin + m) + block * L, width));
+    }
+    const Panels<Real> packed{panels, height, kPieceRows * L};
+    const auto add = [&](Range some, Range blocks) {
+      for_each_tile<1>(some.size(), blocks, [&](const TileRange& tile) {
+        Accumulators<Real> acc{};
+        const Real* from[kMaxRows<1>];
+        for (Index r = 0; r < tile.rows; ++r) from[r] = columns + (some.first + tile.first_row + r) * kPieceRows;
+        multiply<1>(tile, acc.data, 1, from, packed);
+        for (Index r = 0; r < tile.rows; ++r) {
+          for (Index u = 0; u < tile.blocks; ++u) {
+            const Index column = (tile.first_block + u) * L;
+            const Index width = lanes_left<Real>(column, right);
+            Real* sum = to + (some.first + tile.first_row + r) * right + column;
+            store_lanes(sum, load_lanes(sum, width) + load(acc.at(tile, r, u, 1)), width);
+          }
+        }
+      });
+    };
+    if (ranges == nullptr) {
+      if (share.size() > 0) add(share, {0, blocks_of<Real>(right)});
+      continue;
+    }
+    for (Index group = share.first / kGradientRows; group * kGradientRows < share.last; ++group) {
+      const Range some = intersection(share, {group * kGradientRows, (group + 1) * kGradientRows});
+      for (Index range = ranges->begin[group]; range < ranges->begin[group + 1]; ++range) {
+        add(some, {ranges->bounds[2 * range], ranges->bounds[2 * range + 1]});
+      }
+    }
+  }
+}
+
+/// to[k] += sum over rows of a(row)[k] b(row)[k], for the k of `share`; b null for ones.
+template <class Real, class Left, class Right>
+inline void add_sums(Real* to, Index rows, const Left& a, const Right& b, Range share) {
+  constexpr int L = kLanes<Real>;
+  for (Index k = share.first; k < share.last; k += L) {
+    const Index width = lanes_left<Real>(k, share.last);
+    for (Index begin = 0; begin < rows; begin += kPieceRows) {
+      const Index end = rows - begin < kPieceRows ? rows : begin + kPieceRows;
+      Vec<Real> sum{};
+      for (Index m = begin; m < end; ++m) {
+        const Vec<Real> left = load_lanes(a(m) + k, width);
+        const Real* right = b(m);
+        sum = right == nullptr ? sum + left : fma(left, load_lanes(right + k, width), sum);
+      }
+      store_lanes(to + k, load_lanes(to + k, width) + sum, width);
+    }
+  }
+}
+
+}  // namespace rnnfast::RNNFAST_ISA

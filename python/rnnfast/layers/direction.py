@@ -1,0 +1,300 @@
+"""One layer of cells in one direction: its parameters, and its calls of the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _core
+from rnnfast._arrays import Array
+from rnnfast.layers.base import Parameters
+from rnnfast.layers.options import ACTIVATIONS, CellOptions
+from rnnfast.layers.sequences import Segment, Way
+
+# Parameters that kernels read, without the layer's suffix, and the kernels' own names for them.
+PLAIN_NAMES = {"weight_ih": "w_ih", "weight_hh": "w_hh", "bias_ih": "b_ih", "bias_hh": "b_hh"}
+OPTION_NAMES = {
+    "weight_hr": "w_hr",
+    "weight_peephole": "peephole",
+    "layer_norm_ih": "norm_ih",
+    "layer_norm_hh": "norm_hh",
+    "layer_norm_c_weight": "norm_c",
+    "layer_norm_c_bias": "norm_c_bias",
+}
+
+
+class Masks(NamedTuple):
+    """Random masks of one direction in one call, in the kernels' order."""
+
+    recurrent: Array | None  # (N, H)
+    zoneout_h: Array | None  # per step
+    zoneout_c: Array | None
+
+    def of(self, part: Segment) -> Masks:
+        """Of some steps."""
+        return Masks(
+            rows_of(self.recurrent, slice(part.sequences)),
+            rows_of(self.zoneout_h, part.rows),
+            rows_of(self.zoneout_c, part.rows),
+        )
+
+
+NO_MASKS = Masks(None, None, None)
+
+
+class Trace:
+    """What one direction keeps of a call for the way back.
+
+    Attributes
+    ----------
+    way : Way
+    x : ndarray
+        Inputs, in the kernels' order.
+    h, c : ndarray or None
+        States in their slots. ``c`` is None for cells without, and with checkpoints.
+    gates : ndarray or None
+    masks : Masks
+    cuts : list of int
+        With checkpoints: the steps, in ascending order, before which a state is kept.
+    cells : list of ndarray
+        With checkpoints: cell states before these steps.
+    """
+
+    def __init__(self, way: Way, x: Array, h: Array, c: Array | None, gates: Array | None, masks: Masks) -> None:
+        self.way, self.x, self.h, self.c, self.gates, self.masks = way, x, h, c, gates, masks
+        self.cuts: list[int] = []
+        self.cells: list[Array | None] = []
+
+    @property
+    def output(self) -> Array:
+        """Hidden states after every step, in the kernels' order."""
+        return self.after_steps(self.h)
+
+    def after_steps(self, slots: Array) -> Array:
+        return slots[1:] if self.way.slots is None else slots[self.way.sequences :]
+
+    def gate_rows(self, count: int) -> Array:
+        """Activated gates, (..., count * H), in the kernels' order."""
+        assert self.gates is not None
+        if self.gates.ndim - self.x.ndim == 1:  # planes of units: the gates are the last ones
+            planes = self.gates[..., -count:, :]
+            return planes.reshape(*planes.shape[:-2], -1)
+        hidden = self.c.shape[-1] if self.c is not None else self.h.shape[-1]
+        return self.gates[..., : count * hidden]
+
+
+class PlainKernels:
+    """The kernels of a cell without options."""
+
+    def __init__(self, cell: str, arrays: Mapping[str, Array]) -> None:
+        self.names = PLAIN_NAMES
+        self.weights = _core.Weights(cell=cell, **arrays)
+
+    def forward(
+        self, x: Array, h0: Array, c0: Array | None, slots: Array | None, training: bool, masks: Masks
+    ) -> tuple[Array, Array | None, Array | None]:
+        return _core.forward(weights=self.weights, x=x, h0=h0, c0=c0, training=training, slots=slots)
+
+    def backward(self, masks: Masks, **call: Any) -> tuple[Array | None, Array, Array | None]:
+        return _core.backward(weights=self.weights, **call)
+
+    def cut(self, way: Way, last: int, wanted: int) -> int:
+        return _core.backward_cut(
+            weights=self.weights, steps=way.steps, batch=way.sequences, slots=way.slots, last=last, wanted=wanted
+        )
+
+
+class OptionKernels:
+    """The kernels of a cell with options, or with so few connections that most products can be left out."""
+
+    def __init__(
+        self, cell: str, arrays: Mapping[str, Array], options: CellOptions, connections: Mapping[str, Array | None]
+    ) -> None:
+        self.names = PLAIN_NAMES | {name: ours for name, ours in OPTION_NAMES.items() if ours in arrays}
+        kinds = list(ACTIVATIONS)
+        self.weights = _core.OptionWeights(
+            cell=cell,
+            arrays=dict(arrays),
+            connections={name: mask for name, mask in connections.items() if mask is not None},
+            activations=[(kinds.index(name), alpha, beta) for name, alpha, beta in options.activations],
+            clip=options.clip,
+            coupled=options.coupled,
+            reset_after=options.reset_after,
+            zoneout_h=options.zoneout[0],
+            zoneout_c=options.zoneout[1],
+        )
+
+    def forward(
+        self, x: Array, h0: Array, c0: Array | None, slots: Array | None, training: bool, masks: Masks
+    ) -> tuple[Array, Array | None, Array | None]:
+        return _core.option_forward(
+            weights=self.weights, x=x, h0=h0, c0=c0, training=training, slots=slots, **masks._asdict()
+        )
+
+    def backward(self, masks: Masks, **call: Any) -> tuple[Array | None, Array, Array | None]:
+        gradients = {name: call.pop(f"d{name}") for name in self.names.values()}
+        return _core.option_backward(weights=self.weights, gradients=gradients, **call, **masks._asdict())
+
+    def cut(self, way: Way, last: int, wanted: int) -> int:
+        return _core.option_backward_cut(
+            weights=self.weights, steps=way.steps, batch=way.sequences, slots=way.slots, last=last, wanted=wanted
+        )
+
+
+class Direction:
+    """Parameters and kernels of one layer in one direction.
+
+    Parameters
+    ----------
+    cell : str
+        As the kernels name it.
+    suffix : str
+        Of the parameters' names: "l0", "l0_reverse".
+    parameters : Parameters
+        Of the whole layer object.
+    options : CellOptions
+    connections : mapping of str to ndarray or None
+        Masks of ``w_ih`` and ``w_hh``, so sparse that products with blocks of zeros are worth leaving out.
+    """
+
+    def __init__(
+        self,
+        cell: str,
+        suffix: str,
+        parameters: Parameters,
+        options: CellOptions,
+        connections: Mapping[str, Array | None],
+    ) -> None:
+        self.suffix = suffix
+        plain = options.is_plain and all(mask is None for mask in connections.values())
+        names = PLAIN_NAMES if plain else PLAIN_NAMES | OPTION_NAMES
+        arrays = {
+            ours: parameters[f"{name}_{suffix}"] for name, ours in names.items() if f"{name}_{suffix}" in parameters
+        }
+        self.kernels = PlainKernels(cell, arrays) if plain else OptionKernels(cell, arrays, options, connections)
+
+    def forward(self, way: Way, x: Array, h0: Array, c0: Array | None, training: bool, masks: Masks) -> Trace:
+        """Run all steps. In training everything is kept; otherwise ``c`` of the result is the last one, by row."""
+        return Trace(way, x, *self.kernels.forward(x, h0, c0, way.slots, training, masks), masks)
+
+    def forward_in_segments(
+        self, way: Way, x: Array, h0: Array, c0: Array | None, masks: Masks, spacing: int
+    ) -> tuple[Trace, Array | None]:
+        """Forward that keeps cell states before some steps only; also the last cell state by row."""
+        trace = Trace(way, x, _in_slots(way, h0), None, None, masks)
+        trace.cuts = self._cuts(way, spacing)
+        last_c = None if c0 is None else c0.copy()
+        for first, last in zip(trace.cuts, [*trace.cuts[1:], way.steps], strict=True):
+            part = way.segment(first, last)
+            c0 = rows_of(last_c, slice(part.sequences))
+            trace.cells.append(None if c0 is None else c0.copy())
+            # The masks are those of training, so that running a segment again gives the same states.
+            h, c, _ = self.kernels.forward(x[part.rows], trace.h[part.before], c0, part.slots, False, masks.of(part))
+            trace.h[part.after] = h[1:] if part.slots is None else h[part.sequences :]
+            if last_c is not None:
+                last_c[: part.sequences] = c
+        return trace, last_c
+
+    def backward(
+        self,
+        trace: Trace,
+        gates: Array | None,
+        dy: Array | None,
+        dcells: Array | None,
+        dh: Array | None,
+        dc: Array | None,
+        grads: Mapping[str, Array],
+        need_dx: bool,
+    ) -> tuple[Array | None, Array, Array | None]:
+        """dL/dx in the kernels' order, and those of the initial states by row; ``grads`` are added to."""
+        if trace.cuts:
+            return self._backward_in_segments(trace, dy, dcells, dh, dc, grads, need_dx)
+        return self.kernels.backward(
+            trace.masks,
+            x=trace.x,
+            h=trace.h,
+            c=trace.c,
+            gates=gates,
+            dy=dy,
+            dcells=dcells,
+            dh_n=dh,
+            dc_n=dc,
+            slots=trace.way.slots,
+            need_dx=need_dx,
+            **self._own(grads),
+        )
+
+    def _backward_in_segments(
+        self,
+        trace: Trace,
+        dy: Array | None,
+        dcells: Array | None,
+        dh: Array | None,
+        dc: Array | None,
+        grads: Mapping[str, Array],
+        need_dx: bool,
+    ) -> tuple[Array | None, Array, Array | None]:
+        """Every segment is run again before its gradients are found."""
+        way = trace.way
+        dx = np.empty_like(trace.x) if need_dx else None
+        dh = np.zeros((way.sequences, trace.h.shape[-1]), trace.h.dtype) if dh is None else dh.copy()
+        first_c = trace.cells[0]
+        dc = (
+            None
+            if first_c is None
+            else np.zeros((way.sequences, first_c.shape[-1]), dh.dtype)
+            if dc is None
+            else dc.copy()
+        )
+        ends = [*trace.cuts[1:], way.steps]
+        for first, last, c0 in reversed(list(zip(trace.cuts, ends, trace.cells, strict=True))):
+            part = way.segment(first, last)
+            masks = trace.masks.of(part)
+            x = trace.x[part.rows]
+            h, c, gates = self.kernels.forward(x, trace.h[part.before], c0, part.slots, True, masks)
+            active = slice(part.sequences)
+            dx_part, dh[active], dc_part = self.kernels.backward(
+                masks,
+                x=x,
+                h=h,
+                c=c,
+                gates=gates,
+                dy=rows_of(dy, part.rows),
+                dcells=rows_of(dcells, part.rows),
+                dh_n=dh[active],
+                dc_n=rows_of(dc, active),
+                slots=part.slots,
+                need_dx=need_dx,
+                **self._own(grads),
+            )
+            if dc is not None:
+                dc[active] = dc_part
+            if dx is not None:
+                dx[part.rows] = dx_part
+        return dx, dh, dc
+
+    def _own(self, grads: Mapping[str, Array]) -> dict[str, Array | None]:
+        """The gradients of this direction's parameters by the kernels' names."""
+        return {f"d{ours}": grads.get(f"{name}_{self.suffix}") for name, ours in self.kernels.names.items()}
+
+    def _cuts(self, way: Way, spacing: int) -> list[int]:
+        """Where segments begin: at places where the kernels cut the sums of weight gradients anyway."""
+        cuts, last = [], way.steps
+        while last > 0:
+            last = self.kernels.cut(way, last, max(0, last - spacing))
+            cuts.append(last)
+        return cuts[::-1]
+
+
+def rows_of(array: Array | None, rows: slice) -> Array | None:
+    return None if array is None else array[rows]
+
+
+def _in_slots(way: Way, h0: Array) -> Array:
+    """Room for states in their slots, with the initial ones in place."""
+    shape = (way.steps + 1, *h0.shape) if way.slots is None else (int(way.slots[-1]), *h0.shape[1:])
+    h = np.empty(shape, h0.dtype)
+    h.reshape(-1, *h0.shape[1:])[: len(h0)] = h0
+    return h
