@@ -48,7 +48,7 @@ def main(args: Namespace) -> None:
         bits[f"{n}-gram"] = -np.log2(grams.probabilities(codes, test, n))
 
     small = args.quick
-    epochs = args.epochs or (1 if small else 24)
+    epochs = args.epochs or (3 if small else 24)
     how = Training(epochs, lr=4e-3, loss="cross_entropy", seed=args.seed, progress=args.progress)
     width = 32 if small else HIDDEN
     trained: dict[str, Network] = {}
@@ -64,7 +64,12 @@ def main(args: Namespace) -> None:
     facts: dict[str, Any] = {"characters": len(codes), "kinds": len(symbols), "quick": args.quick}
     report.publish(args.out, results, facts, ".3f")
 
-    notes = [mixed(trained[best].models[0], best, grams, codes, end, test)]
+    before = surprise(trained[best].models[0], best, codes[:test], end)
+    share, together = mixed((before, bits[best]), grams, codes, end, test)
+    notes = [
+        f"Probabilities of {best} and {grams.order}-grams mixed, {share:.0%} of the network's (chosen on the "
+        f"validation part): {together:.3f} bits per character"
+    ]
     if args.peer:
         notes.append(peer(codes, end, test, len(symbols), width, how, trained["LSTM"], float(bits["LSTM"].mean())))
     samples = {}
@@ -154,18 +159,18 @@ def surprise(model: rf.Sequential, kind: str, codes: Any, start: int) -> Any:
     return np.concatenate(pieces)
 
 
-def mixed(model: rf.Sequential, kind: str, grams: KneserNey, codes: Any, end: int, test: int) -> str:
-    """What network and n-grams reach together, the share of each being chosen on the validation part."""
+def mixed(network: Any, grams: KneserNey, codes: Any, end: int, test: int) -> tuple[float, float]:
+    """Share of the network when its probabilities and the n-grams' are mixed, and the bits that they reach together.
 
-    def bits(start: int, stop: int, share: float) -> float:
-        p = share * 2 ** -surprise(model, kind, codes[:stop], start)
-        return float(-np.log2(p + (1 - share) * grams.probabilities(codes[:stop], start)).mean())
+    ``network`` has the bits of ``codes[end:test]``, by which the share is chosen, and of ``codes[test:]``.
+    """
+    counted = grams.probabilities(codes[:test], end), grams.probabilities(codes, test)
 
-    share = min((k / 10 for k in range(11)), key=lambda share: bits(end, test, share))
-    return (
-        f"Probabilities of {kind} and {grams.order}-grams mixed, {share:.0%} of the network's (chosen on the "
-        f"validation part): {bits(test, len(codes), share):.3f} bits per character"
-    )
+    def bits(part: int, share: float) -> float:
+        return float(-np.log2(share * 2 ** -network[part] + (1 - share) * counted[part]).mean())
+
+    share = min((k / 10 for k in range(11)), key=lambda share: bits(0, share))
+    return share, bits(1, share)
 
 
 def peer(
