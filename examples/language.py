@@ -29,7 +29,7 @@ from rnnfast.cli.errors import CliError
 HIDDEN, EMBEDDING, DROPOUT = 256, 48, 0.4
 CONTEXT = 12  # characters that the network without memory sees
 STREAMS, STEPS = 16, 100  # the text is read in so many places at once; gradients go back so many steps
-WARM = 500  # characters read before the first that counts
+PIECE, WARM = 20_000, 500  # test characters read in one go, and those read before the first of them
 ORDERS = range(1, 9)
 
 
@@ -146,17 +146,17 @@ def train(kind: str, codes: Any, end: int, test: int, symbols: int, width: int, 
 
 
 def surprise(model: rf.Sequential, kind: str, codes: Any, start: int) -> Any:
-    """Bits that the model needs for each of ``codes[start:]``, having read what stands before: -log2 p."""
-    pieces = []
-    for first in range(start, len(codes), 20_000):
-        stop = min(first + 20_000, len(codes))
-        if kind == "FFNN":
-            logits = model.predict(contexts(codes[:stop], first))
-        else:
-            logits = model.predict(codes[None, first - WARM : stop - 1])[0, WARM - 1 :]
-        p = np.take_along_axis(probabilities(logits), codes[first:stop, None], axis=1)[:, 0]
-        pieces.append(-np.log2(p))
-    return np.concatenate(pieces)
+    """Bits that the model needs for each of ``codes[start:]``, having read what stands before: -log2 p.
+
+    A recurrent network reads pieces of PIECE characters side by side, each after the WARM characters before it.
+    """
+    if kind == "FFNN":
+        logits = model.predict(contexts(codes, start))
+    else:
+        place = np.arange(start, len(codes), PIECE)[:, None] + np.arange(-WARM, PIECE - 1)
+        logits = model.predict(codes[np.minimum(place, len(codes) - 1)])[:, WARM - 1 :]
+        logits = logits.reshape(-1, logits.shape[2])[: len(codes) - start]
+    return -np.log2(np.take_along_axis(probabilities(logits), codes[start:, None], axis=1)[:, 0])
 
 
 def mixed(network: Any, grams: KneserNey, codes: Any, end: int, test: int) -> tuple[float, float]:
