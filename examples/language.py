@@ -34,6 +34,8 @@ ORDERS = range(1, 9)
 
 
 def main(args: Namespace) -> None:
+    if args.peer and "LSTM" not in (args.only or KINDS):
+        raise CliError("--peer torch: trains the LSTM, which --only leaves out")
     text = read(args)
     if args.quick:
         text = text[:60_000]
@@ -52,7 +54,8 @@ def main(args: Namespace) -> None:
     how = Training(epochs, lr=4e-3, loss="cross_entropy", seed=args.seed, progress=args.progress)
     width = 32 if small else HIDDEN
     trained: dict[str, Network] = {}
-    for kind in KINDS:
+    kinds = args.only or KINDS
+    for kind in kinds:
         trained[kind] = train(kind, codes, end, test, len(symbols), width, how)
         bits[kind] = surprise(trained[kind].models[0], kind, codes, test)
 
@@ -73,7 +76,7 @@ def main(args: Namespace) -> None:
     if args.peer:
         notes.append(peer(codes, end, test, len(symbols), width, how, trained["LSTM"], float(bits["LSTM"].mean())))
     samples = {}
-    recurrent = min((k for k in KINDS if k != "FFNN"), key=lambda k: trained[k].validation)
+    recurrent = min((k for k in trained if k != "FFNN"), key=lambda k: trained[k].validation)
     for temperature in (0.5, 0.8, 1.0):
         drawn = sample(trained[recurrent].models[0], codes[test - WARM : test], 60 if small else 400, temperature, 0)
         samples[temperature] = "".join(symbols[k] for k in drawn)
@@ -231,6 +234,7 @@ def draw(
 def options() -> Any:
     arguments = parser("language", __doc__)
     arguments.add_argument("--kjv", action="store_true", help="the King James Bible, ten times as long")
+    arguments.add_argument("--only", action="append", choices=KINDS[1:], help="one network (may be given twice)")
     arguments.add_argument("--peer", choices=["torch"], help="train the LSTM in PyTorch too")
     arguments.add_argument("--epochs", type=int, help="default: 24")
     return arguments
