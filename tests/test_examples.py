@@ -533,5 +533,8 @@ def test_wrong_arguments_end_with_one_line(tmp_path):
     ):
         result = run(str(EXAMPLES / f"{name}.py"), "--data", str(missing), "--out", str(tmp_path / "out"))
         assert result.returncode == 2 and message in result.stderr and len(result.stderr.splitlines()) == 1
+    arguments = ("--only", "GRU", "--peer", "torch", "--out", str(tmp_path / "out"))
+    result = run(str(EXAMPLES / "language.py"), *arguments)
+    assert result.returncode == 2 and "trains the LSTM, which --only leaves out" in result.stderr
     result = run(str(EXAMPLES / "weather.py"), "--out", str(EXAMPLES / "weather.py"))
     assert result.returncode == 2 and "is a file; expected a folder" in result.stderr
