@@ -119,7 +119,7 @@ def test_lstm_and_gru_learn_a_lag_at_which_an_rnn_guesses(memory):
     results, models = {}, {}
     for kind in ("FFNN", "RNN", "LSTM", "GRU"):
         results[kind], models[kind] = memory.learn(task, kind, lag, 800, 0, NoBar())
-    # Training ends at an error below 0.5 % on 250 sequences; instruction sets round, and so learn, a little differently,
+    # Training ends at an error below 0.5 % on 250 sequences; instruction sets round, and so learn, differently,
     # and over five seeds the largest error on 1000 other sequences was 1.5 %.
     assert results["LSTM"].error < 0.05 and results["GRU"].error < 0.05
     # 1000 sequences: the share of wrong guesses, 3/4, has a deviation of 2 % of itself.
