@@ -24,7 +24,7 @@ class Backward {
       Index first = first_of_chunk(d, last);
       if (first < steps.first) first = steps.first;
       parallel(team, split.threads, [&](int member) {
-        self.run_part(first, last, split.part(d, blocks, member), split.by_units ? &barrier : nullptr);
+        self.run_part(first, last, split.part(d, {first, last}, blocks, member), split.by_units ? &barrier : nullptr);
       });
       parallel(team, split.threads, [&](int member) {
         if (args.dx != nullptr) self.write_input_grad(first, last, member, split.threads);

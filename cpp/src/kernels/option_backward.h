@@ -24,7 +24,7 @@ class OptionBackward {
       Index first = first_of_chunk(d, last);
       if (first < steps.first) first = steps.first;
       parallel(team, split.threads, [&](int member) {
-        const Range rows = split.part(d, 0, member).rows;
+        const Range rows = split.part(d, {first, last}, 0, member).rows;
         const Scratch mine = scratch(member);
         for (Index t = last - 1; t >= first; --t) {
           const Range active = intersection(rows, {0, d.rows(t)});
