@@ -345,12 +345,13 @@ def test_an_optimizer_of_ones_own(rng):
     assert repr(optimizer) == "OnesOwn(lr=1e+38, weight_decay=0.1, share=0.25)"
 
 
-def test_step_that_overflows_in_one_layer_changes_none(dtype):
-    """The last layer's step is not finite: those before it, already made, are taken back."""
+@pytest.mark.parametrize("at", [0, 12, -1])
+def test_step_that_overflows_in_one_layer_changes_none(at, dtype):
+    """The steps of the other layers, made before or after, are taken back."""
     model = rf.Sequential(*(rf.Dense(3, 3, dtype=dtype, seed=k) for k in range(3)))
     before = model.parameters.flat
     gradient = np.ones(model.parameters.size, dtype)
-    gradient[-1] = np.finfo(dtype).max
+    gradient[at] = np.finfo(dtype).max
     with pytest.raises(rf.NonFiniteError, match=r"SGD\.step: the step would make parameters NaN or infinite"):
         rf.SGD(2.0).step(model, gradient)
     assert_same_bits(model.parameters.flat, before, "parameters")

@@ -367,7 +367,8 @@ def clip_grad_norm(grads: Array | Mapping[str, Array], max_norm: float) -> float
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm: max_norm is {max_norm}; expected a number above 0")
     arrays = [grads] if isinstance(grads, np.ndarray) else list(grads.values())
-    norm = math.hypot(*(_core.norm(np.ascontiguousarray(array).reshape(-1)) for array in arrays))
+    norms = [_core.norm(_flat(array)) for array in arrays]
+    norm = norms[0] if len(norms) == 1 else math.hypot(*norms)
     # The 1e-6 is PyTorch's; without it the same training would differ in the seventh digit.
     factor = max_norm / (norm + 1e-6)
     if math.isfinite(norm) and factor < 1:
@@ -399,10 +400,15 @@ def clip_grad_value(grads: Array | Mapping[str, Array], max_value: float) -> Non
         _in_place(_core.clip, array, max_value)
 
 
+def _flat(array: Array) -> Array:
+    """``array`` as one axis, which it mostly has: a view if it is in C order."""
+    return array if array.ndim == 1 and array.flags.c_contiguous else np.ascontiguousarray(array).reshape(-1)
+
+
 def _in_place(kernel: Any, array: Array, number: float) -> None:
     """``kernel(array, number)`` for an array of any memory layout."""
     if array.flags.c_contiguous:
-        kernel(array.reshape(-1), number)
+        kernel(_flat(array), number)
         return
     copy = array.flatten()
     kernel(copy, number)

@@ -26,10 +26,14 @@ class Forward {
     // Threads that share the rows share their pre-activations, too.
     const Index scratch = needs_scratch(training) && !split.by_units ? scratch_size(d, split) : 0;
     Barrier barrier(split.threads);
-    parallel(team, split.threads, [&](int member) {
-      self.run_part(steps, split.part(d, self.pack.blocks, member), args.work + member * scratch,
-                    split.by_units ? &barrier : nullptr);
-    });
+    for (Index first = steps.first; first < steps.last;) {
+      const StepRange stretch = split.stretch(d, first, steps.last);
+      parallel(team, split.threads, [&](int member) {
+        self.run_part(stretch, split.part(d, stretch, self.pack.blocks, member), args.work + member * scratch,
+                      split.by_units ? &barrier : nullptr);
+      });
+      first = stretch.last;
+    }
   }
 
  private:

@@ -24,7 +24,7 @@ class OptionBackward {
       Index first = first_of_chunk(d, last);
       if (first < steps.first) first = steps.first;
       parallel(team, split.threads, [&](int member) {
-        const Range rows = split.part(d, 0, member).rows;
+        const Range rows = split.part(d, {first, last}, 0, member).rows;
         const Scratch mine = scratch(member);
         for (Index t = last - 1; t >= first; --t) {
           const Range active = intersection(rows, {0, d.rows(t)});
@@ -36,18 +36,6 @@ class OptionBackward {
       });
       last = first;
     }
-  }
-
-  static Index first_of_chunk(const Dims& d, Index last) {
-    Index first = last - 1;
-    while (first > 0 && d.row(last) - d.row(first - 1) <= kPieceRows) --first;
-    return first;
-  }
-
-  static Index cut(const Dims& d, Index last, Index wanted) {
-    Index first = last;
-    while (first > wanted && first > 0) first = first_of_chunk(d, first);
-    return first;
   }
 
  private:
@@ -300,7 +288,7 @@ constexpr OptionKernels<Real> option_kernels() {
           .forward = OptionForward<Real>::run,
           .backward_work_size = OptionBackward<Real>::work_size,
           .backward = OptionBackward<Real>::run,
-          .backward_cut = OptionBackward<Real>::cut};
+          .backward_cut = cut_of_chunks};
 }
 
 }  // namespace rnnfast::RNNFAST_ISA

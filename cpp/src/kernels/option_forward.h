@@ -30,14 +30,18 @@ class OptionForward {
     const OptionForward self(cell, parameters, d, args, training);
     const Split split = option_split<Real>(cell, d, team.size());
     const Index scratch = work_size(cell, d, 1);
-    parallel(team, split.threads, [&](int member) {
-      const Range rows = split.part(d, 0, member).rows;
-      const Scratch own(cell, d, args.work + member * scratch);
-      for (Index t = steps.first; t < steps.last; ++t) {
-        const Range active = intersection(rows, {0, d.rows(t)});
-        if (active.size() > 0) self.advance(t, active, own);
-      }
-    });
+    for (Index first = steps.first; first < steps.last;) {
+      const StepRange stretch = split.stretch(d, first, steps.last);
+      parallel(team, split.threads, [&](int member) {
+        const Range rows = split.part(d, stretch, 0, member).rows;
+        const Scratch own(cell, d, args.work + member * scratch);
+        for (Index t = stretch.first; t < stretch.last; ++t) {
+          const Range active = intersection(rows, {0, d.rows(t)});
+          if (active.size() > 0) self.advance(t, active, own);
+        }
+      });
+      first = stretch.last;
+    }
   }
 
  private:

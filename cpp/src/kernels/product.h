@@ -3,6 +3,7 @@
 // What is left out is multiplied by zero otherwise, so the bits are the same.
 #pragma once
 
+#include "kernels/chunks.h"
 #include "kernels/pack.h"
 #include "rnnfast/options.h"
 
@@ -138,9 +139,6 @@ inline void add_products(const Matrix<Real>& w, Index count, RowsIn<Real> in, Ro
     block += U;
   }
 }
-
-/// Rows of a sum of outer products at once. The sum of a piece starts from zero, which bounds its rounding error.
-inline constexpr Index kPieceRows = 256;
 
 /// Memory that add_outer_products needs.
 template <class Real>

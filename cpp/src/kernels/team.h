@@ -51,23 +51,32 @@ struct Split {
   /// The same if the threads that have to wait for each other are there, else one thread.
   Split confirmed(Team& team) const { return by_units && !team.assemble(threads) ? Split{1, false} : *this; }
 
-  Part part(const Dims& d, Index blocks, int member) const {
+  /// A member's part of some steps.
+  Part part(const Dims& d, StepRange steps, Index blocks, int member) const {
     if (by_units) return {{0, d.N}, share(blocks, member, threads)};
-    return {{first_row(d, member), first_row(d, member + 1)}, {0, blocks}};
+    return {{first_row(d, steps, member), first_row(d, steps, member + 1)}, {0, blocks}};
+  }
+
+  /// The steps from `first` on in which members keep their rows: where sequences end on the way, the members' parts are
+  /// cut anew every few steps, so that all of them have something to do.
+  StepRange stretch(const Dims& d, Index first, Index last) const {
+    if (d.slots == nullptr || threads == 1 || by_units) return {first, last};
+    const Index steps = d.T / kStretches > 0 ? d.T / kStretches : 1;
+    return {first, last - first < steps ? last : first + steps};
   }
 
  private:
   /// Where the rows of a member begin. All members get nearly the same number of steps: of sequences of different
   /// lengths, which come longest first, the first member takes the fewest.
-  Index first_row(const Dims& d, int member) const {
+  Index first_row(const Dims& d, StepRange range, int member) const {
     if (d.slots == nullptr || member == 0 || member == threads) return d.N * member / threads;
-    const Index wanted = d.row(d.T) * member / threads;
+    const Index wanted = (d.row(range.last) - d.row(range.first)) * member / threads;
     Index low = 0;
     Index high = d.N;
     while (low < high) {
       const Index middle = (low + high) / 2;
       Index steps = 0;
-      for (Index t = 0; t < d.T; ++t) steps += d.rows(t) < middle ? d.rows(t) : middle;
+      for (Index t = range.first; t < range.last; ++t) steps += d.rows(t) < middle ? d.rows(t) : middle;
       if (steps < wanted) {
         low = middle + 1;
       } else {
@@ -77,6 +86,7 @@ struct Split {
     return low;
   }
 
+  static constexpr Index kStretches = 16;
   static constexpr double kWorthBarrier = 6e4;  // multiply-adds of a step: some 2 us
 };
 

@@ -51,6 +51,7 @@ class Parameters:
             raise ValueError(f"parameters of shapes {self.shapes} are {self.size} numbers; expected at most {limit}")
         self._version = 0
         self.on_change: Callable[[], object] = lambda: None
+        self._lay_out()
         self._flat: Array = np.zeros(self.size, dtype)
         self._views = self.views(self._flat)
 
@@ -66,12 +67,16 @@ class Parameters:
 
     def views(self, flat: Array) -> dict[str, Array]:
         """The parameters' names and shapes laid over another buffer of the same size, such as a gradient."""
-        views, start = {}, 0
+        return {name: flat[span].reshape(shape) for name, span, shape in self._places}
+
+    def _lay_out(self) -> None:
+        """Find where every parameter lies in a flat buffer."""
+        self._places: list[tuple[str, slice, tuple[int, ...]]] = []
+        start = 0
         for name, shape in self.shapes.items():
             stop = start + math.prod(shape)
-            views[name] = flat[start:stop].reshape(shape)
+            self._places.append((name, slice(start, stop), shape))
             start = stop
-        return views
 
     @property
     def parts(self) -> list[Parameters]:
@@ -127,6 +132,7 @@ class JoinedParameters(Parameters):
         self.shapes = {f"{prefix}.{name}": part.shapes[name] for prefix, part in parts.items() for name in part}
         self.size = sum(part.size for part in parts.values())
         self.dtype = dtype
+        self._lay_out()
         self._parts = dict(parts)
         self._buffers = [buffer for part in parts.values() if part.size for buffer in part.parts]
 
@@ -140,6 +146,15 @@ class JoinedParameters(Parameters):
     @property
     def version(self) -> int:
         return sum(part.version for part in self._parts.values())
+
+    def _lay_out(self) -> None:
+        """Find where every parameter lies in a flat buffer."""
+        self._places: list[tuple[str, slice, tuple[int, ...]]] = []
+        start = 0
+        for name, shape in self.shapes.items():
+            stop = start + math.prod(shape)
+            self._places.append((name, slice(start, stop), shape))
+            start = stop
 
     @property
     def parts(self) -> list[Parameters]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,8 +29,7 @@ _NEEDS_ALPHA = ("LeakyRelu", "ThresholdedRelu", "Elu")
 Activation = tuple[str, float, float]
 
 
-@dataclass(frozen=True)
-class CellOptions:
+class CellOptions(NamedTuple):
     """Options of a cell; a plain cell has the values given here.
 
     Attributes
@@ -74,7 +72,7 @@ class CellOptions:
         plain = CellOptions()
         found = {
             name: getattr(self, name)
-            for name in self.__dataclass_fields__
+            for name in self._fields
             if name not in ("proj_size", "zoneout") and getattr(self, name) != getattr(plain, name)
         }
         if "activations" in found:

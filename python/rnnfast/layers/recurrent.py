@@ -21,6 +21,7 @@ from rnnfast.layers.direction import (
     Direction,
     ForwardCall,
     Masks,
+    Trace,
     backward_together,
     forward_together,
 )
@@ -392,7 +393,45 @@ class RecurrentLayer(Layer):
 
     def trace(self, x: Array, run: Run = PLAIN) -> tuple[Array, Tape]:
         tape = Tape(self, "T N", {})
+        if self._direct is not None and run.lengths is None and run.carry is None:
+            return self._trace_directly(self._direct, x, tape), tape
         return self._run_in_model(x, run, tape), tape
+
+    # Small steps of training are mostly Python; these two leave out what a plain layer does not need.
+
+    def _trace_directly(self, weights: _core.Weights, x: Array, tape: Tape) -> Array:
+        shape = x.shape[:2]
+        h0, c0 = self._initial(0, shape[1], None)
+        h, c, gates = _core.forward(weights=weights, x=x, h0=h0, c0=c0, training=True)
+        tape._shape = shape
+        tape._learned = self.learn_initial_state
+        tape._gates_kept = self._gates if self._keeps_gates else 0
+        tape._inputs.append(x)
+        tape._traces.append(Trace(Way(*shape), x, h, c, gates, NO_MASKS))
+        y: Array = h[1:]
+        return y
+
+    def _pull_back_directly(
+        self, weights: _core.Weights, tape: Tape, dy: Array, grads: Mapping[str, Array], need_dx: bool
+    ) -> Array | None:
+        trace = tape._traces[0]
+        tape._layer = None
+        dx: Array | None = _core.backward(
+            weights=weights,
+            x=trace.x,
+            h=trace.h,
+            c=trace.c,
+            gates=trace.gates,
+            dy=np.ascontiguousarray(dy),
+            dh_n=None,
+            dc_n=None,
+            dw_ih=grads["weight_ih_l0"],
+            dw_hh=grads["weight_hh_l0"],
+            db_ih=grads.get("bias_ih_l0"),
+            db_hh=grads.get("bias_hh_l0"),
+            need_dx=need_dx,
+        )[0]
+        return dx
 
     def _run_in_model(self, x: Array, run: Run, tape: Tape | None) -> Array:
         states = None if run.carry is None else run.carry.get(run.path)
@@ -404,6 +443,10 @@ class RecurrentLayer(Layer):
     def pull_back(self, tape: Tape, dy: Array, grad: Array, need_dx: bool) -> Array | None:
         grad[...] = 0
         grads = self.parameters.views(grad)
+        usable = tape._layer is self and tape._version == self.parameters.version
+        special = tape._learned or self._absent or tape._traces[0].way.slots is not None
+        if self._direct is not None and usable and not special:
+            return self._pull_back_directly(self._direct, tape, dy, grads, need_dx)
         return self._backpropagate(tape, dy, None, None, grads, keep=False, need_dx=need_dx)[0]
 
     # All layers and directions.
