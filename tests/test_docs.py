@@ -112,6 +112,7 @@ def test_the_page_on_layers_has_every_option(layer):
 
 
 def test_the_site_builds_without_warnings(tmp_path):
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install '.[docs]'")
     pytest.importorskip("material", reason="mkdocs-material is not installed: pip install '.[docs]'")
     pytest.importorskip("mkdocstrings_handlers.python", reason="mkdocstrings-python is not installed")
     arguments = ["-m", "mkdocs", "build", "--strict", "--config-file", str(ROOT / "mkdocs.yml")]
