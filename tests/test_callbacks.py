@@ -346,6 +346,42 @@ def test_where_a_checkpoint_cannot_be_written(x, y, tmp_path):
     assert_same_bits(model.parameters.flat, before, "parameters")
 
 
+def test_layers_of_ones_own_in_a_checkpoint(x, y, tmp_path):
+    """With a config they are resumed like any other; without, that is known before training."""
+
+    class Halves(rf.Dropout):
+        def __init__(self, config):
+            super().__init__(0)
+            self.arguments = config
+
+        def config(self):
+            return self.arguments
+
+        def apply(self, x, run=None):
+            return x / 2
+
+        def trace(self, x, run=None):
+            return x / 2, None
+
+        def pull_back(self, tape, dy, grad, need_dx):
+            return dy / 2
+
+    def model(config):
+        return rf.Sequential(rf.Embedding(C, 4, seed=1), Halves(config), rf.GRU(4, C, seed=2))
+
+    whole, resumed = model({}), model({})
+    whole.fit(x, y, **options())
+    with pytest.raises(Halt):
+        model({}).fit(x, y, callbacks=[rf.Checkpoint(tmp_path / "c"), HaltAfter(2)], **options())
+    resumed.fit(x, y, resume=tmp_path / "c", **options())
+    assert_same_bits(resumed.parameters.flat, whole.parameters.flat, "parameters")
+    unnamed = model({"function": len})
+    before = unnamed.parameters.flat
+    with pytest.raises(TypeError, match=r"Checkpoint: the layers' config cannot be written as JSON: TypeError"):
+        unnamed.fit(x, y, callbacks=[rf.Checkpoint(tmp_path / "new")], **options())
+    assert_same_bits(unnamed.parameters.flat, before, "parameters")
+
+
 # Early stopping.
 
 

@@ -63,8 +63,7 @@ void bench_derivative(Index count, const Real* gates, const Real* dh, const Real
 
 template <class CellMath, class Real>
 void bench_weight_grad(const Dims& d, const BackwardArgs<Real>& args) {
-  WeightGrad<CellMath, Real>::add(d, args, args.x, args.h, args.gates, d.T * d.N, Range{0, CellMath::kPlanes * d.H},
-                                  args.work);
+  WeightGrad<CellMath, Real>::add(d, args, {0, d.T}, Range{0, CellMath::kPlanes * d.H}, args.work);
 }
 
 template <class CellMath, class Real>

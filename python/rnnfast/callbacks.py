@@ -145,7 +145,7 @@ class Checkpoint(Callback):
     def begin(self, training: Training) -> None:
         from rnnfast.io import checkpoint
 
-        checkpoint.check_target(self.path)
+        checkpoint.check(training, self.path)
 
     def __call__(self, training: Training) -> None:
         if training.epoch % self.every == 0 or training.is_over:

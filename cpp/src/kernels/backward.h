@@ -34,12 +34,6 @@ class Backward {
     }
   }
 
-  static Index cut(const Dims& d, Index last, Index wanted) {
-    Index first = last;
-    while (first > wanted && first > 0) first = first_of_chunk(d, first);
-    return first;
-  }
-
  private:
   static constexpr int L = kLanes<Real>;
   static constexpr int kPlanes = CellMath::kPlanes;
@@ -49,15 +43,6 @@ class Backward {
   const BackwardPack<CellMath, Real> pack;
 
   Backward(const Dims& dims, const BackwardArgs<Real>& a) : d(dims), args(a), pack({d.I, d.H}, a.packed) {}
-
-  /// First step of the chunk that ends before step `last`: as many steps as fit a piece of the weight gradient's sum,
-  /// which must not depend on anything but the rows.
-  static Index first_of_chunk(const Dims& d, Index last) {
-    constexpr Index kRows = WeightGrad<CellMath, Real>::kPieceRows;
-    Index first = last - 1;
-    while (first > 0 && d.row(last) - d.row(first - 1) <= kRows) --first;
-    return first;
-  }
 
   Real* da(Index t, Index row) const { return args.gates + (d.row(t) + row) * kPlanes * d.H; }
 

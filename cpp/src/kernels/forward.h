@@ -150,21 +150,25 @@ class Forward {
       const Index row = first_row + tile.first_row + r;
       x[r] = args.x + (d.row(t) + row) * d.I;
       h_prev[r] = args.h + (d.slot(t) + row) * d.H;
-      const Real* from = gates.at(t, row);
-      for (Index u = 0; u < tile.blocks; ++u) {
-        const Index unit = (tile.first_block + u) * L;
-        prefetch_states(t, row, unit);
-        for (int plane = 0; plane < kPlanes; ++plane) {
-          const bool projected = !at_once && plane >= kInputPlane && plane < kInputPlane + P;
-          store(acc.at(tile, r, u, kPlanes) + plane * L,
-                projected ? load_lanes(from + plane * d.H + unit, lanes_left<Real>(unit, d.H))
-                          : load(bias(plane, tile.first_block + u)));
-        }
-      }
+      prefetch_step(t, row, tile);
     }
     if (at_once && kInputPlane == kRecurrentPlane) {
-      multiply<P>(tile, acc.data + kInputPlane * L, kPlanes, x, pack.w_ih, h_prev, pack.w_hh);
+      static_assert(kInputPlane != kRecurrentPlane || kPlanes == P);
+      const Start<Real> start{bias(kInputPlane, tile.first_block), 0, L, pack.blocks * L};
+      multiply<P>(tile, acc.data, kPlanes, start, x, pack.w_ih, h_prev, pack.w_hh);
     } else {
+      for (Index r = 0; r < tile.rows; ++r) {
+        const Real* from = gates.at(t, first_row + tile.first_row + r);
+        for (Index u = 0; u < tile.blocks; ++u) {
+          const Index unit = (tile.first_block + u) * L;
+          for (int plane = 0; plane < kPlanes; ++plane) {
+            const bool projected = !at_once && plane >= kInputPlane && plane < kInputPlane + P;
+            store(acc.at(tile, r, u, kPlanes) + plane * L,
+                  projected ? load_lanes(from + plane * d.H + unit, lanes_left<Real>(unit, d.H))
+                            : load(bias(plane, tile.first_block + u)));
+          }
+        }
+      }
       if (at_once) multiply<P>(tile, acc.data + kInputPlane * L, kPlanes, x, pack.w_ih);
       multiply<P>(tile, acc.data + kRecurrentPlane * L, kPlanes, h_prev, pack.w_hh);
     }
@@ -211,10 +215,13 @@ class Forward {
   }
 
   /// The cache lines that finish() will write, fetched while the products are summed.
-  RNNFAST_INLINE void prefetch_states(Index t, Index row, Index unit) const {
-    __builtin_prefetch(args.h + (d.slot(t + 1) + row) * d.H + unit, 1);
-    if (CellMath::kHasCellState) {
-      __builtin_prefetch(args.c + ((training ? d.slot(t + 1) : 0) + row) * d.H + unit, 1);
+  RNNFAST_INLINE void prefetch_step(Index t, Index row, const TileRange& tile) const {
+    for (Index u = 0; u < tile.blocks; ++u) {
+      const Index unit = (tile.first_block + u) * L;
+      __builtin_prefetch(args.h + (d.slot(t + 1) + row) * d.H + unit, 1);
+      if (CellMath::kHasCellState) {
+        __builtin_prefetch(args.c + ((training ? d.slot(t + 1) : 0) + row) * d.H + unit, 1);
+      }
     }
   }
 

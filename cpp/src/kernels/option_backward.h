@@ -38,18 +38,6 @@ class OptionBackward {
     }
   }
 
-  static Index first_of_chunk(const Dims& d, Index last) {
-    Index first = last - 1;
-    while (first > 0 && d.row(last) - d.row(first - 1) <= kPieceRows) --first;
-    return first;
-  }
-
-  static Index cut(const Dims& d, Index last, Index wanted) {
-    Index first = last;
-    while (first > wanted && first > 0) first = first_of_chunk(d, first);
-    return first;
-  }
-
  private:
   /// What the sums over the rows of a chunk need. Where nothing is normalised, and where products with x and h do not
   /// stay apart, some of these are the same.
@@ -300,7 +288,7 @@ constexpr OptionKernels<Real> option_kernels() {
           .forward = OptionForward<Real>::run,
           .backward_work_size = OptionBackward<Real>::work_size,
           .backward = OptionBackward<Real>::run,
-          .backward_cut = OptionBackward<Real>::cut};
+          .backward_cut = cut_of_chunks};
 }
 
 }  // namespace rnnfast::RNNFAST_ISA

@@ -3,6 +3,7 @@
 // What is left out is multiplied by zero otherwise, so the bits are the same.
 #pragma once
 
+#include "kernels/chunks.h"
 #include "kernels/pack.h"
 #include "rnnfast/options.h"
 
@@ -131,16 +132,13 @@ inline void add_products(const Matrix<Real>& w, Index count, RowsIn<Real> in, Ro
           for (Index r = 0; r < tile.rows; ++r) shifted[r] = from[r] + first;
           const Operands<Real> operands{shifted, w.data + ranges.offset[range] * L, stride,
                                         ranges.bounds[2 * range + 1] - first};
-          Tiles<Real, 1>::get(tile.rows, tile.blocks)(acc, L, &operands, 1);
+          Tiles<Real, 1>::get(tile.rows, tile.blocks)(acc, L, from_accumulators(tile, acc, 1), &operands, 1);
         }
       });
     });
     block += U;
   }
 }
-
-/// Rows of a sum of outer products at once. The sum of a piece starts from zero, which bounds its rounding error.
-inline constexpr Index kPieceRows = 256;
 
 /// Memory that add_outer_products needs.
 template <class Real>

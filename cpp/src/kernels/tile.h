@@ -123,11 +123,21 @@ RNNFAST_INLINE void add_product(Vec<Real> (&sum)[R][U][P], const Operands<Real>&
   }
 }
 
+/// What a tile's sums start from, with the steps from row to row, block to block and product to product.
+template <class Real>
+struct Start {
+  const Real* data;
+  Index row;
+  Index block;
+  Index product;
+};
+
 /// The micro-kernel itself.
-///   acc        io   [R][U][acc_stride], of which P * lanes elements are used
+///   acc        out  [R][U][acc_stride], of which P * lanes elements are used
+///   start      in   may be acc itself
 ///   operands   in   `count` products, added one after the other
 template <class Real, int R, int U, int P>
-void multiply_tile(Real* acc, Index acc_stride, const Operands<Real>* operands, int count) {
+void multiply_tile(Real* acc, Index acc_stride, const Start<Real>& start, const Operands<Real>* operands, int count) {
   constexpr int L = kLanes<Real>;
   Vec<Real> sum[R][U][P];
 #pragma GCC unroll 32
@@ -135,7 +145,9 @@ void multiply_tile(Real* acc, Index acc_stride, const Operands<Real>* operands, 
 #pragma GCC unroll 8
     for (int u = 0; u < U; ++u) {
 #pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) sum[r][u][p] = load(acc + (r * U + u) * acc_stride + p * L);
+      for (int p = 0; p < P; ++p) {
+        sum[r][u][p] = load(start.data + r * start.row + u * start.block + p * start.product);
+      }
     }
   }
   for (int product = 0; product < count; ++product) add_product<Real, R, U, P>(sum, operands[product]);
@@ -151,7 +163,8 @@ void multiply_tile(Real* acc, Index acc_stride, const Operands<Real>* operands, 
 }
 
 template <class Real>
-using TileFunction = void (*)(Real* acc, Index acc_stride, const Operands<Real>* operands, int count);
+using TileFunction = void (*)(Real* acc, Index acc_stride, const Start<Real>& start, const Operands<Real>* operands,
+                              int count);
 
 /// The micro-kernels of all tile shapes with P products.
 template <class Real, int P>
@@ -185,20 +198,29 @@ RNNFAST_INLINE Operands<Real> operands_of(const TileRange& tile, const Real* con
   return {a, b.block(tile.first_block), b.stride, b.depth};
 }
 
+/// The sums start from the accumulators, which have `planes` vectors per row and block.
+template <class Real>
+RNNFAST_INLINE Start<Real> from_accumulators(const TileRange& tile, const Real* acc, int planes) {
+  constexpr int L = kLanes<Real>;
+  return {acc, tile.blocks * planes * L, planes * L, L};
+}
+
 /// acc += a b for one tile; acc has `planes` vectors per row and block, the first P of which are added to.
 template <int P, class Real>
 RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const Real* const* a,
                              const Panels<Real>& b) {
   const Operands<Real> operands = operands_of(tile, a, b);
-  Tiles<Real, P>::get(tile.rows, tile.blocks)(acc, planes * kLanes<Real>, &operands, 1);
+  Tiles<Real, P>::get(tile.rows, tile.blocks)(acc, planes * kLanes<Real>, from_accumulators(tile, acc, planes),
+                                              &operands, 1);
 }
 
-/// acc += a b, then acc += c d, in one go.
+/// acc = start + a b + c d, summed in this order, in one go.
 template <int P, class Real>
-RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const Real* const* a, const Panels<Real>& b,
-                             const Real* const* c, const Panels<Real>& d) {
+RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const Start<Real>& start,
+                             const Real* const* a, const Panels<Real>& b, const Real* const* c,
+                             const Panels<Real>& d) {
   const Operands<Real> operands[] = {operands_of(tile, a, b), operands_of(tile, c, d)};
-  Tiles<Real, P>::get(tile.rows, tile.blocks)(acc, planes * kLanes<Real>, operands, 2);
+  Tiles<Real, P>::get(tile.rows, tile.blocks)(acc, planes * kLanes<Real>, start, operands, 2);
 }
 
 /// Calls body(TileRange) for all tiles of a rows x blocks product. Rows are cut into tiles of nearly equal height:

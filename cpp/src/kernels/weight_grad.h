@@ -2,10 +2,10 @@
 // Weight gradients: dw_ih += sum da x', dw_hh += sum da h_prev', db += sum da, over rows (t, n).
 //
 // One product serves both matrices: the columns of x and h_prev stand side by side, so that few inputs waste no
-// lanes. Rows are summed in pieces of a fixed height, each in registers from zero: that bounds the rounding error of
-// long sums and makes the result independent of the number of threads, which divide the gates among them.
+// lanes. Rows are summed piece by piece (chunks.h); threads divide the gates among them.
 #pragma once
 
+#include "kernels/chunks.h"
 #include "kernels/pack.h"
 #include "kernels/team.h"
 
@@ -14,8 +14,6 @@ namespace rnnfast::RNNFAST_ISA {
 template <class CellMath, class Real>
 class WeightGrad {
  public:
-  static constexpr Index kPieceRows = 256;
-
   static Index work_size(const Dims& d) {
     return CellMath::kPlanes * d.H * kPieceRows + blocks_of<Real>(columns(d)) * kPieceRows * L;
   }

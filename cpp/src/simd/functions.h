@@ -97,7 +97,11 @@ struct ActivationOf {
         const Vec<Real> below = alpha * exp_minus_one<Real>(select<Real>(zero < x, zero, x));
         return select<Real>(x < zero, below, x);
       }
-      case Function::softsign: return x / (one + abs<Real>(x));
+      case Function::softsign: {
+        const Vec<Real> most = splat(Real(1e30));  // whose result is 1; infinity divided by itself is not
+        const Vec<Real> bounded_x = at_most(at_least(x, -most), most);
+        return bounded_x / (one + abs<Real>(bounded_x));
+      }
       default: {
         const Exponential<Real> e = exponential_below_one<Real>(-abs<Real>(x));
         return select<Real>(x < zero, zero, x) + log_one_plus<Real>(fma(e.scale, e.p, e.scale));

@@ -19,8 +19,12 @@ _VERSION = "1"
 _HISTORY = ("loss", "val_loss", "seconds", "lr")
 
 
-def check_target(path: str) -> None:
-    """OSError or ValueError if a checkpoint could not be written to ``path``."""
+def check(training: Training, path: str) -> None:
+    """OSError, TypeError or ValueError if no checkpoint of ``training`` could be written to ``path``."""
+    try:
+        json.dumps(training.model.config())
+    except (NotImplementedError, TypeError) as error:
+        raise TypeError(f"Checkpoint: the layers' config cannot be written as JSON: {error!r}") from None
     target = os.path.realpath(path)
     if not os.path.isdir(os.path.dirname(target)):
         raise FileNotFoundError(f"Checkpoint: path is {path!r}, in a directory that does not exist")
