@@ -269,7 +269,7 @@ def draw_errors(runs: list[Result], path: Path) -> None:
         for at, (_, kind, colour) in zip(_apart([end[0] for end in sorted(ends)], 0.085), sorted(ends), strict=True):
             panel.annotate(kind, (lags[-1], at), xytext=(9, 0), textcoords="offset points", color=colour, va="center")
         panel.set_xscale("log")
-        panel.set_xticks(lags, [str(lag) for lag in lags])
+        panel.set_xticks(lags, [f"{lag / 1000:g}k" if lag >= 1000 else str(lag) for lag in lags])
         panel.minorticks_off()
         panel.set_xlim(lags[0] / 1.3, lags[-1] * (lags[-1] / lags[0]) ** 0.28)
         panel.set_ylim(-0.04, 1.15)

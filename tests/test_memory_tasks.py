@@ -119,7 +119,9 @@ def test_lstm_and_gru_learn_a_lag_at_which_an_rnn_guesses(memory):
     results, models = {}, {}
     for kind in ("FFNN", "RNN", "LSTM", "GRU"):
         results[kind], models[kind] = memory.learn(task, kind, lag, 800, 0, NoBar())
-    assert results["LSTM"].solved and results["GRU"].solved
+    # Training ends at an error below 0.5 % on 250 sequences; instruction sets round, and so learn, differently,
+    # and over five seeds the largest error on 1000 other sequences was 1.5 %.
+    assert results["LSTM"].error < 0.05 and results["GRU"].error < 0.05
     # 1000 sequences: the share of wrong guesses, 3/4, has a deviation of 2 % of itself.
     assert results["RNN"].error > 0.9 and results["FFNN"].error > 0.9
     assert results["RNN"].steps == 800 > results["LSTM"].steps
