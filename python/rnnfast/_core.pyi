@@ -119,8 +119,34 @@ def option_backward_cut(
 def forward_all(calls: list[dict[str, Any]], *, training: bool, chained: bool) -> list[tuple[Any, Any, Any]]: ...
 def backward_all(calls: list[dict[str, Any]], *, chained: bool) -> list[tuple[Any, Any, Any]]: ...
 def backward_cut(*, weights: Weights, steps: int, batch: int, slots: Any, last: int, wanted: int) -> int: ...
-def build_info() -> dict[str, Any]: ...
+def build_info() -> dict[str, Any]:
+    """How this library was built and what it runs on.
+
+    Returns
+    -------
+    dict
+        ``version``, ``compiler``, ``flags``, ``build_type`` and ``asserts`` of the build; ``isas``, the instruction
+        sets that this machine has, and ``isa``, the one in use; ``cpu``; ``threads``.
+    """
+
 def set_isa(name: str) -> None: ...
-def get_num_threads() -> int: ...
-def set_num_threads(n: int) -> None: ...
+def get_num_threads() -> int:
+    """How many threads a call may use."""
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads a call may use. No result depends on it.
+
+    Parameters
+    ----------
+    n : int
+        At least 1. To begin with it is ``RNNFAST_NUM_THREADS``, or the number of CPUs that the process may use.
+
+    Raises
+    ------
+    TypeError
+        If ``n`` is no integer.
+    ValueError
+        If it is below 1 or above 256.
+    """
+
 def stop_threads() -> None: ...

@@ -301,8 +301,11 @@ class RecurrentLayer(Layer):
 
         Parameters
         ----------
-        x, state, lengths, resets
-            As for a call.
+        x : array_like
+            As for a call, like the next three.
+        state : array_like, or tuple of two, optional
+        lengths : array_like of int, optional
+        resets : array_like of bool, optional
         checkpoint : bool or int
             Keep the states of every k-th step only, and let `backward` run the steps between them again: the same
             bits with a fraction of the memory, for about a third more time. True: k about sqrt(T). k is rounded up to
