@@ -23,7 +23,7 @@ using namespace py::literals;
 
 /// The parameters of a cell with options: what they are called, and their shapes.
 enum Parameter { w_ih, w_hh, b_ih, b_hh, w_hr, peephole, norm_ih, norm_hh, norm_c, norm_c_bias, kParameters };
-constexpr std::array<const char*, kParameters> kNames = {"w_ih",    "w_hh",    "b_ih",   "b_hh",   "w_hr",
+constexpr std::array<const char*, kParameters> kNames = {"w_ih",     "w_hh",    "b_ih",    "b_hh",   "w_hr",
                                                          "peephole", "norm_ih", "norm_hh", "norm_c", "norm_c_bias"};
 
 /// Parameters and packed copies of a layer whose cells have options.
@@ -189,8 +189,8 @@ class OptionWeights {
     const unsigned version = version_.load();
     const Isa isa = active_isa();
     const auto at = [this](Parameter p) { return static_cast<const Real*>(pointers_[p]); };
-    to = {at(w_ih),    at(w_hh),   at(b_ih),        at(b_hh), at(w_hr), at(peephole), at(norm_ih),
-          at(norm_hh), at(norm_c), at(norm_c_bias), {},       {},       {}};
+    to = {at(w_ih),   at(w_hh),        at(b_ih), at(b_hh), at(w_hr), at(peephole), at(norm_ih), at(norm_hh),
+          at(norm_c), at(norm_c_bias), {},       {},       {}};
     const Index lanes = option_kernels<Real>().lanes;
     const Index own = cell_.splits_n() ? cell_.dims.H : 0;  // rows of n
     to.ih = connections(mask_ih_, 0, cell_.M(), cell_.dims.I, lanes, sparse_ih_);
@@ -373,9 +373,9 @@ class OptionBackwardCall : OptionCall<Real> {
     args_.dcells = Base::optional("dcells", in.dcells, call_.step_shape({d.H}), "(R, H)");
     if (!in.dh_n.is_none()) Base::array("dh_n", in.dh_n, {d.N, cell_.K()}, "(N, K)");
     if (!in.dc_n.is_none()) Base::array("dc_n", in.dc_n, {d.N, d.H}, "(N, H)");
-    Real* const pointers[] = {claim(w_ih, in),    claim(w_hh, in),    claim(b_ih, in),   claim(b_hh, in),
-                              claim(w_hr, in),    claim(peephole, in), claim(norm_ih, in), claim(norm_hh, in),
-                              claim(norm_c, in),  claim(norm_c_bias, in)};
+    Real* const pointers[] = {claim(w_ih, in),   claim(w_hh, in),       claim(b_ih, in),    claim(b_hh, in),
+                              claim(w_hr, in),   claim(peephole, in),   claim(norm_ih, in), claim(norm_hh, in),
+                              claim(norm_c, in), claim(norm_c_bias, in)};
     args_.dw_ih = pointers[w_ih];
     args_.dw_hh = pointers[w_hh];
     args_.db_ih = pointers[b_ih];
@@ -487,8 +487,8 @@ void bind_options(py::module_& m) {
           return OptionBackwardCall<Real>(weights, in, {recurrent, zoneout_h, zoneout_c}).run();
         });
       },
-      py::kw_only(), "weights"_a, "x"_a, "h"_a, "c"_a, "gates"_a, "dy"_a, "dcells"_a, "dh_n"_a, "dc_n"_a,
-      "gradients"_a, "need_dx"_a.noconvert(), "slots"_a, "recurrent"_a, "zoneout_h"_a, "zoneout_c"_a);
+      py::kw_only(), "weights"_a, "x"_a, "h"_a, "c"_a, "gates"_a, "dy"_a, "dcells"_a, "dh_n"_a, "dc_n"_a, "gradients"_a,
+      "need_dx"_a.noconvert(), "slots"_a, "recurrent"_a, "zoneout_h"_a, "zoneout_c"_a);
   m.def(
       "option_backward_cut",
       [](OptionWeights& weights, Index steps, Index batch, const py::object& slots, Index last, Index wanted) {
@@ -497,8 +497,8 @@ void bind_options(py::module_& m) {
         if (!(0 <= wanted && wanted < last && last <= call.dims.T)) {
           check.value_error("last or wanted is not among the steps; expected 0 <= wanted < last <= T");
         }
-        return with_real_of(
-            weights, [&]<class Real>() { return option_kernels<Real>().backward_cut(call.dims, last, wanted); });
+        return with_real_of(weights,
+                            [&]<class Real>() { return option_kernels<Real>().backward_cut(call.dims, last, wanted); });
       },
       py::kw_only(), "weights"_a, "steps"_a, "batch"_a, "slots"_a, "last"_a, "wanted"_a);
 }

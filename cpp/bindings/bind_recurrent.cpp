@@ -82,8 +82,7 @@ class ForwardCall {
   py::array output() const {
     const Dims& d = dims();
     const py::array_t<Real> h(h_);
-    return py::array(h.dtype(), {d.T, d.N, d.H}, {h.strides(0), h.strides(1), h.strides(2)},
-                     h.data() + d.N * d.H, h_);
+    return py::array(h.dtype(), {d.T, d.N, d.H}, {h.strides(0), h.strides(1), h.strides(2)}, h.data() + d.N * d.H, h_);
   }
 
   py::tuple result() { return py::make_tuple(std::move(h_), std::move(c_), std::move(gates_)); }
@@ -410,9 +409,20 @@ py::list backward_all(const py::list& calls, bool chained) {
   for (const py::handle& handle : calls) {
     const Named call(handle);
     const py::object dy = chained && !jobs.empty() ? jobs.back()->input_gradient() : call["dy"];
-    const BackwardInputs in{call["x"],     call["h"],     call["c"],     call["gates"], dy,
-                            call["dh_n"],  call["dc_n"],  call["dw_ih"], call["dw_hh"], call["db_ih"],
-                            call["db_hh"], call["slots"], call["dcells"], py::cast<bool>(call["need_dx"])};
+    const BackwardInputs in{call["x"],
+                            call["h"],
+                            call["c"],
+                            call["gates"],
+                            dy,
+                            call["dh_n"],
+                            call["dc_n"],
+                            call["dw_ih"],
+                            call["dw_hh"],
+                            call["db_ih"],
+                            call["db_hh"],
+                            call["slots"],
+                            call["dcells"],
+                            py::cast<bool>(call["need_dx"])};
     jobs.push_back(std::make_unique<BackwardCall<Real>>(call.weights(), in));
   }
   run_all(jobs, chained);

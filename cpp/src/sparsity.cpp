@@ -41,12 +41,10 @@ Sparsity::Sparsity(const unsigned char* present, Index rows, Index columns, Inde
     return false;
   };
   const auto blocks = [](Index count, Index size) { return (count + size - 1) / size; };
-  find(forward_, blocks(rows, lanes), columns, kStep, [&](Index block, Index first, Index last) {
-    return any(block * lanes, (block + 1) * lanes, first, last);
-  });
-  find(backward_, blocks(columns, lanes), rows, kStep, [&](Index block, Index first, Index last) {
-    return any(first, last, block * lanes, (block + 1) * lanes);
-  });
+  find(forward_, blocks(rows, lanes), columns, kStep,
+       [&](Index block, Index first, Index last) { return any(block * lanes, (block + 1) * lanes, first, last); });
+  find(backward_, blocks(columns, lanes), rows, kStep,
+       [&](Index block, Index first, Index last) { return any(first, last, block * lanes, (block + 1) * lanes); });
   find(gradient_, blocks(rows, kGradientRows), blocks(columns, lanes), 1, [&](Index group, Index first, Index last) {
     return any(group * kGradientRows, (group + 1) * kGradientRows, first * lanes, last * lanes);
   });

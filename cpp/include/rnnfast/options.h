@@ -102,11 +102,11 @@ struct OptionMasks {
 
 template <class Real>
 struct OptionForwardArgs {
-  const Real* x;       // in   (R, I)
+  const Real* x;  // in   (R, I)
   const Real* packed;  // in   written by pack_forward
   OptionMasks<Real> masks;
-  Real* h;     // io   (N+R, K)
-  Real* c;     // io   lstm only. Training: (N+R, H). Inference: (N, H)
+  Real* h;  // io   (N+R, K)
+  Real* c;  // io   lstm only. Training: (N+R, H). Inference: (N, H)
   Real* kept;  // out  (R, S)  training only
   Real* work;  // tmp  forward_work_size elements
 };
@@ -114,18 +114,18 @@ struct OptionForwardArgs {
 /// Gradients of activations are overwritten, those of parameters accumulate (+=). Null: not wanted, or not there.
 template <class Real>
 struct OptionBackwardArgs {
-  const Real* x;       // in   (R, I)
+  const Real* x;  // in   (R, I)
   const Real* packed;  // in   written by pack_backward
   OptionMasks<Real> masks;
-  const Real* h;       // in   (N+R, K)
-  const Real* c;       // in   (N+R, H)  lstm only
-  const Real* kept;    // in   (R, S)
-  const Real* dy;      // in   (R, K)
+  const Real* h;  // in   (N+R, K)
+  const Real* c;  // in   (N+R, H)  lstm only
+  const Real* kept;  // in   (R, S)
+  const Real* dy;  // in   (R, K)
   const Real* dcells;  // in   (R, H)    lstm only
-  Real* dh;            // io   (N, K)
-  Real* dc;            // io   (N, H)    lstm only
-  Real* dx;            // out  (R, I)
-  Real* dw_ih;         // io   shapes as the parameters'
+  Real* dh;  // io   (N, K)
+  Real* dc;  // io   (N, H)    lstm only
+  Real* dx;  // out  (R, I)
+  Real* dw_ih;  // io   shapes as the parameters'
   Real* dw_hh;
   Real* db_ih;
   Real* db_hh;

@@ -21,7 +21,7 @@ void set_num_threads(int count) noexcept;
 void stop_threads() noexcept;
 
 inline constexpr double kWorthWaking = 2e6;  // multiply-adds of a call: waking threads costs some 10 us
-inline constexpr int kRowsPerThread = 3;     // sequences, enough for a tile to be bound by arithmetic
+inline constexpr int kRowsPerThread = 3;  // sequences, enough for a tile to be bound by arithmetic
 
 /// Members of the pool for the lifetime of the object; the constructing thread is member 0.
 class Team {

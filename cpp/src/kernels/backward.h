@@ -53,9 +53,8 @@ class Backward {
       const Range rows = intersection(part.rows, {0, d.rows(t)});
       // Rows whose gradient comes through the next step; for the others it stands in args.dh.
       const Range inner = t + 1 < last ? intersection(rows, {0, d.rows(t + 1)}) : Range{begin, begin};
-      for_rows(rows, inner, part.blocks, t % 2 == 1, [&](const TileRange& tile, Index first_row, bool through) {
-        retreat(tile, t, first_row, through);
-      });
+      for_rows(rows, inner, part.blocks, t % 2 == 1,
+               [&](const TileRange& tile, Index first_row, bool through) { retreat(tile, t, first_row, through); });
       if (barrier != nullptr) barrier->wait();
     }
     const Range rows = intersection(part.rows, {0, d.rows(first)});

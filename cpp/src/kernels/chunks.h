@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Where the sums of weight gradients over rows are cut.
 //
-// Rows are summed in pieces of a fixed height, each from zero: that bounds the rounding error of long sums and makes the
-// result independent of the number of threads. Chunks of steps that fit a piece run back through time in one go, while
-// their gradients are in cache; where they begin depends on the rows alone, counted from the last step.
+// Rows are summed in pieces of a fixed height, each from zero: that bounds the rounding error of long sums and makes
+// the result independent of the number of threads. Chunks of steps that fit a piece run back through time in one go,
+// while their gradients are in cache; where they begin depends on the rows alone, counted from the last step.
 #pragma once
 
 #include "kernels/tile.h"

@@ -138,8 +138,7 @@ class Forward {
       for (Index u = 0; u < tile.blocks; ++u) {
         const Index unit = (tile.first_block + u) * L;
         for (int p = 0; p < P; ++p) {
-          store_lanes(to[r] + p * d.H + unit, load(acc.at(tile, r, u, P) + p * L),
-                      lanes_left<Real>(unit, d.H));
+          store_lanes(to[r] + p * d.H + unit, load(acc.at(tile, r, u, P) + p * L), lanes_left<Real>(unit, d.H));
         }
       }
     }

@@ -31,9 +31,8 @@ class OptionBackward {
           if (active.size() > 0) self.retreat(t, d.row(first), active, mine);
         }
       });
-      parallel(team, split.threads, [&](int member) {
-        self.add_parameter_grads(first, last, member, split.threads, scratch(member));
-      });
+      parallel(team, split.threads,
+               [&](int member) { self.add_parameter_grads(first, last, member, split.threads, scratch(member)); });
       last = first;
     }
   }
@@ -180,9 +179,7 @@ class OptionBackward {
     const Index M = cell.M();
     const Index H = d.H;
     const Real* values = args.kept + row * kept.size;
-    const auto keep = [&](const Real* mask) {
-      return Keep<Real>{mask == nullptr ? nullptr : mask + row * H, Real(0)};
-    };
+    const auto keep = [&](const Real* mask) { return Keep<Real>{mask == nullptr ? nullptr : mask + row * H, Real(0)}; };
     const Keep<Real> keep_h = keep(args.masks.zoneout_h);
     Real* da = at(chunk.da, local, M);
     if (cell.kind == CellKind::lstm) {

@@ -38,8 +38,7 @@ struct Split {
   template <class Real>
   static Split choose(const Dims& d, int products, int available) {
     const double rows = static_cast<double>(d.row(d.T));
-    const double all =
-        static_cast<double>(products) * rows * static_cast<double>(d.H) * static_cast<double>(d.I + d.H);
+    const double all = static_cast<double>(products) * rows * static_cast<double>(d.H) * static_cast<double>(d.I + d.H);
     const double step = all / static_cast<double>(d.T);
     if (available == 1 || all < kWorthWaking) return {1, false};
     const Index blocks = blocks_of<Real>(d.H);

@@ -217,8 +217,7 @@ RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const
 /// acc = start + a b + c d, summed in this order, in one go.
 template <int P, class Real>
 RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const Start<Real>& start,
-                             const Real* const* a, const Panels<Real>& b, const Real* const* c,
-                             const Panels<Real>& d) {
+                             const Real* const* a, const Panels<Real>& b, const Real* const* c, const Panels<Real>& d) {
   const Operands<Real> operands[] = {operands_of(tile, a, b), operands_of(tile, c, d)};
   Tiles<Real, P>::get(tile.rows, tile.blocks)(acc, planes * kLanes<Real>, start, operands, 2);
 }

@@ -3,8 +3,8 @@
 //
 // Both rest on one reduction: y = n ln 2 + r with |r| <= ln 2 / 2 (Cody & Waite 1980), so that
 // exp(y) = 2^n (1 + p), p = r + r^2 q(r). The coefficients of q make the relative error of p smallest (Remez 1934) for
-// double, 2.1e-17. For float, 3e-8, they were then moved by their last bits to where the largest error of tanh, with its
-// roundings, is smallest.
+// double, 2.1e-17. For float, 3e-8, they were then moved by their last bits to where the largest error of tanh, with
+// its roundings, is smallest.
 //
 // Errors, found over all 2^32 float32 inputs and on samples of float64, and promises (tests/test_activations.py):
 //   sigmoid: at most 2.5 ulp for every input, results below the normal range included; 0 <= sigmoid <= 1
