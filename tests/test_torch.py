@@ -83,6 +83,20 @@ def test_state_dict_goes_both_ways(cell, bias, dtype):
 
 
 @by_cell
+def test_parameters_with_gradients_go_into_masked_layers(cell, dtype):
+    theirs = torch_layer(cell, 4, 9, dtype=getattr(torch, dtype.name))
+    mask = np.eye(9, dtype=bool)
+    ours = new_layer(cell, 4, 9, mask_hh=mask, dtype=dtype)
+    given = dict(theirs.named_parameters())
+    with pytest.raises(ValueError, match=r"load_state_dict.*weight_hh_l0.*mask_hh"):
+        ours.load_state_dict(given)
+    with torch.no_grad():
+        given["weight_hh_l0"][~torch.tensor(np.tile(mask, (len(given["weight_hh_l0"]) // 9, 1)))] = 0
+    ours.load_state_dict(given)
+    assert_same_bits(ours.state_dict()["weight_hh_l0"], given["weight_hh_l0"].detach().numpy(), "weight_hh_l0")
+
+
+@by_cell
 def test_tensors_are_accepted_as_input(cell, dtype, rng):
     inputs, _ = random_problem(rng, cell, 3, 2, 4, 5, dtype)
     layer = layer_with(cell, inputs, dtype)

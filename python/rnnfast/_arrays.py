@@ -27,6 +27,16 @@ def float_dtype(dtype: Any, who: str) -> np.dtype[Any]:
     return found
 
 
+def as_array(value: Any, who: str) -> Array:
+    """``value``, array-like or PyTorch tensor, as an array of whatever dtype; TypeError naming ``who`` otherwise."""
+    if is_torch_tensor(value):
+        value = value.detach().cpu().numpy()
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise TypeError(f"{who} is no array: {error}") from None
+
+
 def is_exactly(value: Any, dtype: np.dtype[Any], axes: int | None = None) -> TypeGuard[Array]:
     """Whether ``value`` is an aligned C-order array of ``dtype`` already, with so many axes."""
     return (

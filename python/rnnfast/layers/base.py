@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast._arrays import Array, float_dtype, is_torch_tensor
+from rnnfast._arrays import Array, as_array, float_dtype
 
 _size_limit: ContextVar[int | None] = ContextVar("size_limit", default=None)
 
@@ -146,15 +146,6 @@ class JoinedParameters(Parameters):
     @property
     def version(self) -> int:
         return sum(part.version for part in self._parts.values())
-
-    def _lay_out(self) -> None:
-        """Find where every parameter lies in a flat buffer."""
-        self._places: list[tuple[str, slice, tuple[int, ...]]] = []
-        start = 0
-        for name, shape in self.shapes.items():
-            stop = start + math.prod(shape)
-            self._places.append((name, slice(start, stop), shape))
-            start = stop
 
     @property
     def parts(self) -> list[Parameters]:
@@ -320,13 +311,7 @@ class Layer:
             raise ValueError(f"{who}: missing parameters {missing}, unknown parameters {unknown}")
         arrays = {}
         for name in self.parameters:
-            value = state[name]
-            if is_torch_tensor(value):
-                value = value.detach().cpu().numpy()
-            try:
-                array = np.asarray(value)
-            except ValueError as error:
-                raise TypeError(f"{who}: {name} is no array: {error}") from None
+            array = as_array(state[name], f"{who}: {name}")
             if array.dtype.kind != "f":
                 raise TypeError(f"{who}: {name} has dtype {array.dtype}; expected floating-point numbers")
             if array.shape != self.parameters[name].shape:
@@ -335,9 +320,13 @@ class Layer:
                     f"from the sizes that {type(self).__name__} was made with"
                 )
             arrays[name] = array
+        self._check_values(arrays, who)
         for name, array in arrays.items():
             self.parameters[name][...] = array
         self.parameters.changed()
+
+    def _check_values(self, arrays: Mapping[str, Array], who: str) -> None:
+        """ValueError naming ``who`` if parameters of the right names and shapes have values that cannot be."""
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())

@@ -136,14 +136,14 @@ class OptionKernels:
     """The kernels of a cell with options, or with so few connections that most products can be left out."""
 
     def __init__(
-        self, cell: str, arrays: Mapping[str, Array], options: CellOptions, connections: Mapping[str, Array | None]
+        self, cell: str, arrays: Mapping[str, Array], options: CellOptions, connections: Mapping[str, Array]
     ) -> None:
         self.names = PLAIN_NAMES | {name: ours for name, ours in OPTION_NAMES.items() if ours in arrays}
         kinds = list(ACTIVATIONS)
         self.weights = _core.OptionWeights(
             cell=cell,
             arrays=dict(arrays),
-            connections={name: mask for name, mask in connections.items() if mask is not None},
+            connections=dict(connections),
             activations=[(kinds.index(name), alpha, beta) for name, alpha, beta in options.activations],
             clip=options.clip,
             coupled=options.coupled,
@@ -181,8 +181,8 @@ class Direction:
     parameters : Parameters
         Of the whole layer object.
     options : CellOptions
-    connections : mapping of str to ndarray or None
-        Masks of ``w_ih`` and ``w_hh``, so sparse that products with blocks of zeros are worth leaving out.
+    connections : mapping of str to ndarray
+        Masks by the names of the weights, so sparse that products with blocks of zeros are worth leaving out.
     """
 
     def __init__(
@@ -191,15 +191,15 @@ class Direction:
         suffix: str,
         parameters: Parameters,
         options: CellOptions,
-        connections: Mapping[str, Array | None],
+        connections: Mapping[str, Array],
     ) -> None:
         self.suffix = suffix
-        plain = options.is_plain and all(mask is None for mask in connections.values())
+        plain = options.is_plain and not connections
         names = PLAIN_NAMES if plain else PLAIN_NAMES | OPTION_NAMES
-        arrays = {
-            ours: parameters[f"{name}_{suffix}"] for name, ours in names.items() if f"{name}_{suffix}" in parameters
-        }
-        self.kernels = PlainKernels(cell, arrays) if plain else OptionKernels(cell, arrays, options, connections)
+        owned = {f"{name}_{suffix}": ours for name, ours in names.items()}
+        arrays = {ours: parameters[name] for name, ours in owned.items() if name in parameters}
+        masks = {ours: connections[name] for name, ours in owned.items() if name in connections}
+        self.kernels = PlainKernels(cell, arrays) if plain else OptionKernels(cell, arrays, options, masks)
 
     def forward(self, call: ForwardCall, training: bool) -> Trace:
         """Run all steps. In training everything is kept; otherwise ``c`` of the result is the last one, by row."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast._arrays import Array
+from rnnfast._arrays import Array, as_array
 from rnnfast._checks import integer
 from rnnfast.layers import masks
 from rnnfast.layers.options import CellOptions, parse_flag
@@ -134,10 +134,7 @@ def _units(name: str, value: Any, units: int) -> Array | None:
     """Numbers of units, None for all."""
     if value is None:
         return None
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise TypeError(f"FRNN: {name} is no array: {error}") from None
+    array = as_array(value, f"FRNN: {name}")
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise TypeError(f"FRNN: {name} is {value!r}; expected a sequence of whole numbers")
     if not array.size or array.min() < 0 or array.max() >= units:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnfast._arrays import Array, is_torch_tensor
+from rnnfast._arrays import Array, as_array
 
 
 class Segment(NamedTuple):
@@ -203,12 +203,7 @@ def ways(steps: int, batch: int, lengths: Array | None, resets: Array | None, di
 
 def check_lengths(who: str, lengths: Any, steps: int, batch: int) -> Array | None:
     """``lengths`` as an array of int, None if all are ``steps``; TypeError or ValueError naming ``who``."""
-    if is_torch_tensor(lengths):
-        lengths = lengths.detach().cpu().numpy()
-    try:
-        array = np.asarray(lengths)
-    except ValueError as error:
-        raise TypeError(f"{who}: lengths is no array: {error}") from None
+    array = as_array(lengths, f"{who}: lengths")
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{who}: lengths has dtype {array.dtype}; expected whole numbers")
     if array.shape != (batch,):
@@ -221,12 +216,7 @@ def check_lengths(who: str, lengths: Any, steps: int, batch: int) -> Array | Non
 
 def check_resets(who: str, resets: Any, shape: tuple[int, ...]) -> Array:
     """``resets`` as an array of bool; TypeError or ValueError naming ``who``."""
-    if is_torch_tensor(resets):
-        resets = resets.detach().cpu().numpy()
-    try:
-        array = np.asarray(resets)
-    except ValueError as error:
-        raise TypeError(f"{who}: resets is no array: {error}") from None
+    array = as_array(resets, f"{who}: resets")
     if array.dtype != np.bool_:
         raise TypeError(f"{who}: resets has dtype {array.dtype}; expected bool")
     if array.shape != shape:

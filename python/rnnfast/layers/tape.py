@@ -37,7 +37,7 @@ class Tape:
         (T, N, H), 1 where the old state stays.
     """
 
-    def __init__(self, layer: RecurrentLayer, layout: str, masks: Mapping[str, Array]) -> None:
+    def __init__(self, layer: RecurrentLayer, layout: str) -> None:
         self._layer: RecurrentLayer | None = layer
         self._version = layer.parameters.version
         self._layout = layout
@@ -45,9 +45,8 @@ class Tape:
         self._traces: list[Trace] = []  # in the order of the states
         self._inputs: list[Array] = []  # of every layer, (T, N, ...)
         self._learned = False  # whether the initial states were parameters
-        self._gates_kept = 0
         self._outside: list[Array] = []  # the layer's input and output
-        self.masks = dict(masks)
+        self.masks: dict[str, Array] = {}
 
     @property
     def nbytes(self) -> int:
@@ -73,9 +72,10 @@ class Tape:
     @property
     def gates(self) -> Array | None:
         self._complete("gates")
-        if not self._gates_kept:
+        layer = self._layer
+        if layer is None or not layer._keeps_gates:
             return None
-        return self._shown([self._grid(trace, trace.gate_rows(self._gates_kept)) for trace in self._traces])
+        return self._shown([self._grid(trace, trace.gate_rows(layer._gates)) for trace in self._traces])
 
     def _complete(self, name: str) -> None:
         if self._layer is None and name == "gates":
