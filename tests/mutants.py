@@ -52,6 +52,7 @@ LSTM, GRU, RNN = "cpp/src/cells/lstm.h", "cpp/src/cells/gru.h", "cpp/src/cells/r
 FORWARD, BACKWARD = "cpp/src/kernels/forward.h", "cpp/src/kernels/backward.h"
 WEIGHT_GRAD, PACK = "cpp/src/kernels/weight_grad.h", "cpp/src/kernels/pack.h"
 TYPES = "cpp/include/rnnfast/types.h"
+ZONEOUT = "cpp/src/cells/zoneout.h"
 LSTM_OPTIONS, GRU_OPTIONS = "cpp/src/cells/lstm_options.h", "cpp/src/cells/gru_options.h"
 NORMALIZE, PRODUCT = "cpp/src/kernels/normalize.h", "cpp/src/kernels/product.h"
 OPTION_BACKWARD, FUNCTIONS = "cpp/src/kernels/option_backward.h", "cpp/src/simd/functions.h"
@@ -513,9 +514,9 @@ MUTANTS = (
         "float64 loses its last digits",
     ),
     # Bindings: what surrounds the kernels.
-    Mutant("stale-pack", WEIGHTS, "pack.version != version || ", "", "new parameters, old packed weights"),
+    Mutant("stale-pack", WEIGHTS, "version_ != version || ", "", "new parameters, old packed weights"),
     Mutant(
-        "pack-of-other-isa", WEIGHTS, " || pack.isa != isa", "", "weights packed for another instruction set are read"
+        "pack-of-other-isa", WEIGHTS, " || isa_ != isa", "", "weights packed for another instruction set are read"
     ),
     Mutant(
         "swap-packs",
@@ -707,17 +708,17 @@ MUTANTS = (
     ),
     Mutant(
         "zoneout-inverted",
-        NORMALIZE,
+        ZONEOUT,
         "return fma(kept, old, (splat(Real(1)) - kept) * fresh);",
         "return fma(kept, fresh, (splat(Real(1)) - kept) * old);",
         "the new state stays where the old one should",
     ),
     Mutant(
         "zoneout-carry-lost",
-        LSTM_OPTIONS,
-        "dc_prev = later * kept;",
-        "dc_prev = Vec<Real>{};",
-        "no gradient past a cell that kept its state",
+        ZONEOUT,
+        "const Vec<Real> of_old = d * kept;",
+        "const Vec<Real> of_old{};",
+        "no gradient past a unit that kept its state",
     ),
     Mutant(
         "gru-before-r",
@@ -780,7 +781,7 @@ def tests_of(mutant: Mutant) -> tuple[str, ...]:
     """The files that can see a mutant, those that find most soonest first."""
     if mutant.file in (OPTIM, LOSS, BIND_OPTIM):
         return TRAINING_TESTS
-    if mutant.file in (LSTM_OPTIONS, GRU_OPTIONS, NORMALIZE, PRODUCT, OPTION_BACKWARD, FUNCTIONS, SPARSITY):
+    if mutant.file in (ZONEOUT, LSTM_OPTIONS, GRU_OPTIONS, NORMALIZE, PRODUCT, OPTION_BACKWARD, FUNCTIONS, SPARSITY):
         return OPTION_TESTS
     return TESTS + STRUCTURE_TESTS
 

@@ -92,12 +92,6 @@ class OptionWeights {
   }
 
  private:
-  struct Pack {
-    std::shared_ptr<Buffer> buffer;
-    unsigned version = 0;
-    Isa isa = Isa::baseline;
-  };
-
   CellKind kind_named(const std::string& name) const {
     if (name == "rnn_tanh" || name == "rnn_relu") return CellKind::rnn;
     if (name == "lstm") return CellKind::lstm;
@@ -186,8 +180,6 @@ class OptionWeights {
                        Index (*size)(const OptionCell&, const OptionParameters<Real>&),
                        void (*write)(const OptionCell&, const OptionParameters<Real>&, Real*)) {
     const std::lock_guard lock(mutex_);
-    const unsigned version = version_.load();
-    const Isa isa = active_isa();
     const auto at = [this](Parameter p) { return static_cast<const Real*>(pointers_[p]); };
     to = {at(w_ih),   at(w_hh),        at(b_ih), at(b_hh), at(w_hr), at(peephole), at(norm_ih), at(norm_hh),
           at(norm_c), at(norm_c_bias), {},       {},       {}};
@@ -196,14 +188,8 @@ class OptionWeights {
     to.ih = connections(mask_ih_, 0, cell_.M(), cell_.dims.I, lanes, sparse_ih_);
     to.hh = connections(mask_hh_, 0, cell_.M() - own, cell_.K(), lanes, sparse_hh_);
     if (own > 0) to.hn = connections(mask_hh_, cell_.M() - own, own, cell_.K(), lanes, sparse_hn_);
-    if (pack.buffer == nullptr || pack.version != version || pack.isa != isa) {
-      const std::size_t bytes = static_cast<std::size_t>(size(cell_, to)) * sizeof(Real);
-      if (pack.buffer == nullptr || pack.buffer->bytes() != bytes) pack.buffer = std::make_shared<Buffer>(bytes);
-      write(cell_, to, pack.buffer->template as<Real>());
-      pack.version = version;
-      pack.isa = isa;
-    }
-    return pack.buffer;
+    return pack.refresh<Real>(
+        version_.load(), [&] { return size(cell_, to); }, [&](Real* packed) { write(cell_, to, packed); });
   }
 
   /// Kept for every width of registers, since a call may still use an earlier one.
@@ -256,11 +242,8 @@ class OptionCall {
   bool is_empty() const { return dims().row(dims().T) == 0; }
   const OptionKernels<Real>& kernels() const { return option_kernels<Real>(); }
 
-  /// Steps that may run before Python gets a chance to raise KeyboardInterrupt.
   Index segment(Index passes) const {
-    const double step = static_cast<double>(cell_.M() * passes) * static_cast<double>(std::max(Index{1}, dims().N)) *
-                        static_cast<double>(cell_.dims.I + cell_.K() + cell_.P + 1);
-    return static_cast<Index>(std::clamp(1e9 / step, 1.0, 1e9));
+    return steps_between_signals(dims().N, cell_.M() * passes, cell_.dims.I + cell_.K() + cell_.P);
   }
 
   py::array array(const char* name, const py::object& object, const std::vector<Index>& shape, const char* axes) const {
@@ -303,12 +286,12 @@ class OptionForwardCall : OptionCall<Real> {
     OptionForwardArgs<Real> args{};
     args.masks = masks_;
     args.x = data<Real>(std::as_const(call_.x));
-    py::array h = in_slots(h0_, cell_.K());
+    py::array h = in_slots<Real>(call_, h0_);
     args.h = data<Real>(h);
     py::object c = py::none();
     py::object kept = py::none();
     if (cell_.has_cell_state()) {
-      py::array states = training ? in_slots(c0_, d.H) : copy_or_zeros<Real>(c0_, d.N, d.H);
+      py::array states = training ? in_slots<Real>(call_, c0_) : copy_or_zeros<Real>(c0_, d.N, d.H);
       args.c = data<Real>(states);
       c = std::move(states);
     }
@@ -335,12 +318,6 @@ class OptionForwardCall : OptionCall<Real> {
   }
 
  private:
-  py::array in_slots(const py::array& first, Index width) const {
-    py::array states = py::array_t<Real>(call_.slot_shape({width}));
-    if (first.size() > 0) std::memcpy(states.mutable_data(), first.data(), static_cast<std::size_t>(first.nbytes()));
-    return states;
-  }
-
   py::array h0_, c0_;
 };
 

@@ -14,23 +14,6 @@ namespace {
 
 using namespace py::literals;
 
-/// Steps that may run before Python gets a chance to raise KeyboardInterrupt: some tens of milliseconds.
-Index steps_between_signals(const Dims& d, Index gates_per_unit) {
-  constexpr double kMultiplyAdds = 1e9;
-  const double step = static_cast<double>(gates_per_unit) * static_cast<double>(d.N) * static_cast<double>(d.H) *
-                      static_cast<double>(d.I + d.H);
-  const double steps = kMultiplyAdds / step;
-  return steps < 1 ? 1 : steps > 1e9 ? Index{1000000000} : static_cast<Index>(steps);
-}
-
-/// States in their slots, with a copy of `first` in slot 0.
-template <class Real>
-py::array in_slots(const CallDims& call, const py::array& first) {
-  py::array states = py::array_t<Real>(call.slot_shape({call.dims.H}));
-  if (first.size() > 0) std::memcpy(states.mutable_data(), first.data(), static_cast<std::size_t>(first.nbytes()));
-  return states;
-}
-
 /// One forward call: what it takes is checked and what it gives allocated when it is made.
 template <class Real>
 class ForwardCall {
@@ -66,7 +49,7 @@ class ForwardCall {
 
   const Dims& dims() const { return call_.dims; }
   bool is_empty() const { return dims().row(dims().T) == 0; }
-  Index segment() const { return steps_between_signals(dims(), k_.gates_per_unit); }
+  Index segment() const { return steps_between_signals(dims().N, k_.gates_per_unit * dims().H, dims().I + dims().H); }
 
   /// Without the GIL, before run().
   void prepare(int threads) {
@@ -138,7 +121,7 @@ class BackwardCall {
   bool is_empty() const { return dims().row(dims().T) == 0; }
   /// First step of the piece that ends at `last`.
   Index cut(Index last) const {
-    const Index segment = steps_between_signals(dims(), 3 * k_.gates_per_unit);
+    const Index segment = steps_between_signals(dims().N, 3 * k_.gates_per_unit * dims().H, dims().I + dims().H);
     return last > segment ? k_.backward_cut(dims(), last, last - segment) : 0;
   }
 

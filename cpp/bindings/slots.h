@@ -2,6 +2,7 @@
 // Sizes of one call of the kernels, from the arrays that Python hands over.
 #pragma once
 
+#include <algorithm>
 #include <initializer_list>
 #include <type_traits>
 #include <vector>
@@ -97,5 +98,22 @@ class CallDims {
 
   std::vector<Index> slots_;
 };
+
+/// States in their slots, with a copy of `first` (N, ...) in slot 0.
+template <class Real>
+py::array in_slots(const CallDims& call, const py::array& first) {
+  py::array states = py::array_t<Real>(call.slot_shape({static_cast<Index>(first.shape(1))}));
+  if (first.size() > 0) std::memcpy(states.mutable_data(), first.data(), static_cast<std::size_t>(first.nbytes()));
+  return states;
+}
+
+/// Steps that may run before Python gets a chance to raise KeyboardInterrupt, some tens of milliseconds, where each
+/// multiplies a matrix of `rows` and `columns` with N vectors.
+inline Index steps_between_signals(Index N, Index rows, Index columns) {
+  constexpr double kMultiplyAdds = 1e9;
+  const double step =
+      static_cast<double>(std::max(N, Index{1})) * static_cast<double>(rows) * static_cast<double>(columns);
+  return static_cast<Index>(std::clamp(kMultiplyAdds / step, 1.0, 1e9));
+}
 
 }  // namespace rnnfast::bindings

@@ -56,6 +56,30 @@ class Buffer {
 
 using SharedBuffer = std::shared_ptr<const Buffer>;
 
+/// A packed copy of parameters, written anew only when they or the instruction set have changed. Whoever calls holds a
+/// lock on it.
+class Pack {
+ public:
+  /// size() gives the elements of the copy, write(to) makes it.
+  template <class Real, class Size, class Write>
+  SharedBuffer refresh(unsigned version, const Size& size, const Write& write) {
+    const Isa isa = active_isa();
+    if (buffer_ == nullptr || version_ != version || isa_ != isa) {
+      const std::size_t bytes = static_cast<std::size_t>(size()) * sizeof(Real);
+      if (buffer_ == nullptr || buffer_->bytes() != bytes) buffer_ = std::make_shared<Buffer>(bytes);
+      write(buffer_->template as<Real>());
+      version_ = version;
+      isa_ = isa;
+    }
+    return buffer_;
+  }
+
+ private:
+  std::shared_ptr<Buffer> buffer_;
+  unsigned version_ = 0;
+  Isa isa_ = Isa::baseline;
+};
+
 class Weights {
  public:
   /// Holds references to the arrays, whose values may change as long as invalidate() is called afterwards.
@@ -81,12 +105,6 @@ class Weights {
   }
 
  private:
-  struct Pack {
-    std::shared_ptr<Buffer> buffer;
-    unsigned version = 0;
-    Isa isa = Isa::baseline;
-  };
-
   template <class Real>
   void check(py::object& w_ih, py::object& w_hh);
   template <class Real>
@@ -110,16 +128,8 @@ template <class Real>
 SharedBuffer Weights::refresh(Pack& pack, Index (*size)(LayerDims),
                               void (*write)(LayerDims, const Parameters<Real>&, Real*)) {
   const std::lock_guard lock(mutex_);
-  const unsigned version = version_.load();
-  const Isa isa = active_isa();
-  if (pack.buffer == nullptr || pack.version != version || pack.isa != isa) {
-    const std::size_t bytes = static_cast<std::size_t>(size(dims_)) * sizeof(Real);
-    if (pack.buffer == nullptr || pack.buffer->bytes() != bytes) pack.buffer = std::make_shared<Buffer>(bytes);
-    write(dims_, parameters<Real>(), pack.buffer->template as<Real>());
-    pack.version = version;
-    pack.isa = isa;
-  }
-  return pack.buffer;
+  return pack.refresh<Real>(
+      version_.load(), [&] { return size(dims_); }, [&](Real* to) { write(dims_, parameters<Real>(), to); });
 }
 
 template <class Real>

@@ -9,7 +9,8 @@
 // Cho et al. (2014). Zoneout: Krueger et al. (2017).
 #pragma once
 
-#include "cells/lstm_options.h"
+#include "cells/zoneout.h"
+#include "simd/functions.h"
 
 namespace rnnfast::RNNFAST_ISA {
 
@@ -44,7 +45,7 @@ class GruOptions {
       store_lanes(gates + 2 * H_ + j, n, width);
       const Vec<Real> old = load_lanes(h_prev + j, width);
       const Vec<Real> v = fma(load_lanes(gates + H_ + j, width), old - n, n);
-      store_lanes(h + j, keep.any() ? mix<Real>(keep.at(j, width), old, v) : v, width);
+      store_lanes(h + j, keep.any() ? keep.mix(old, v, j, width) : v, width);
     }
   }
 
@@ -59,11 +60,7 @@ class GruOptions {
       const Vec<Real> n = load_lanes(gates + 2 * H_ + j, width);
       Vec<Real> dv = load_lanes(dh + j, width);
       Vec<Real> past{};
-      if (keep.any()) {
-        const Vec<Real> kept = keep.at(j, width);
-        past = dv * kept;
-        dv = dv * (splat(Real(1)) - kept);
-      }
+      if (keep.any()) past = keep.part(dv, j, width);
       const Vec<Real> dn = dv * (splat(Real(1)) - z) * g_.slope(n);
       store_lanes(da + H_ + j, dv * (load_lanes(h_prev + j, width) - n) * f_.slope(z), width);
       store_lanes(da + 2 * H_ + j, dn, width);

@@ -9,23 +9,12 @@
 // Normalisation: Ba et al. (2016).
 #pragma once
 
+#include "cells/zoneout.h"
 #include "kernels/normalize.h"
 #include "kernels/pack.h"
 #include "simd/functions.h"
 
 namespace rnnfast::RNNFAST_ISA {
-
-/// Where the old state stays: a row of a mask, or the mean of it, or nowhere.
-template <class Real>
-struct Keep {
-  const Real* mask;
-  Real share;
-
-  bool any() const { return mask != nullptr || share != 0; }
-  RNNFAST_INLINE Vec<Real> at(Index unit, Index width) const {
-    return mask != nullptr ? load_lanes(mask + unit, width) : splat(share);
-  }
-};
 
 template <class Real>
 class LstmOptions {
@@ -58,7 +47,7 @@ class LstmOptions {
       store_lanes(g_row(gates) + unit, g, width);
       store_lanes(o_row(gates) + unit, o, width);
       store_lanes(candidate + unit, q, width);
-      store_lanes(c + unit, keep_c.any() ? mix<Real>(keep_c.at(unit, width), old, q) : q, width);
+      store_lanes(c + unit, keep_c.any() ? keep_c.mix(old, q, unit, width) : q, width);
     }
     const Moments<Real> moments = norm_ != nullptr ? moments_of(candidate, H_) : Moments<Real>{};
     for (Index unit = 0; unit < H_; unit += L) {
@@ -68,8 +57,7 @@ class LstmOptions {
         q = fma(moments.normalized(q), load_lanes(norm_ + unit, width), load_lanes(norm_bias_ + unit, width));
       }
       const Vec<Real> out = load_lanes(o_row(gates) + unit, width) * h_(q);
-      store_lanes(v + unit,
-                  keep_h.any() ? mix<Real>(keep_h.at(unit, width), load_lanes(h_prev + unit, width), out) : out, width);
+      store_lanes(v + unit, keep_h.any() ? keep_h.mix(load_lanes(h_prev + unit, width), out, unit, width) : out, width);
     }
   }
 
@@ -103,9 +91,7 @@ class LstmOptions {
       }
       Vec<Real> dout = load_lanes(dv + unit, width);
       if (keep_h.any()) {
-        const Vec<Real> kept = keep_h.at(unit, width);
-        store_lanes(carry + unit, dout * kept, width);
-        dout = dout * (splat(Real(1)) - kept);
+        store_lanes(carry + unit, keep_h.part(dout, unit, width), width);
       }
       const Vec<Real> o = load_lanes(o_row(gates) + unit, width);
       const Vec<Real> value = h_(q);
@@ -126,11 +112,7 @@ class LstmOptions {
       if (p_o_ != nullptr) dq = fma(load_lanes(o_row(da) + unit, width), load_lanes(p_o_ + unit, width), dq);
       Vec<Real> later = load_lanes(dc + unit, width);
       Vec<Real> dc_prev{};
-      if (keep_c.any()) {
-        const Vec<Real> kept = keep_c.at(unit, width);
-        dc_prev = later * kept;
-        later = later * (splat(Real(1)) - kept);
-      }
+      if (keep_c.any()) dc_prev = keep_c.part(later, unit, width);
       dq = dq + later;
       dc_prev = fma(dq, f, dc_prev);
       const Vec<Real> through_f = coupled_ ? old - g : old;

@@ -3,7 +3,8 @@
 //   v = f(a),  h[t] = v or, by zoneout (Krueger et al. 2017), some of h[t-1]
 #pragma once
 
-#include "cells/lstm_options.h"
+#include "cells/zoneout.h"
+#include "simd/functions.h"
 
 namespace rnnfast::RNNFAST_ISA {
 
@@ -18,7 +19,7 @@ class RnnOptions {
       const Index width = lanes_left<Real>(j, H_);
       const Vec<Real> v = f_(load_lanes(gates + j, width));
       store_lanes(gates + j, v, width);
-      store_lanes(h + j, keep.any() ? mix<Real>(keep.at(j, width), load_lanes(h_prev + j, width), v) : v, width);
+      store_lanes(h + j, keep.any() ? keep.mix(load_lanes(h_prev + j, width), v, j, width) : v, width);
     }
   }
 
@@ -28,11 +29,7 @@ class RnnOptions {
       const Index width = lanes_left<Real>(j, H_);
       Vec<Real> dv = load_lanes(dh + j, width);
       Vec<Real> past{};
-      if (keep.any()) {
-        const Vec<Real> kept = keep.at(j, width);
-        past = dv * kept;
-        dv = dv * (splat(Real(1)) - kept);
-      }
+      if (keep.any()) past = keep.part(dv, j, width);
       store_lanes(da + j, dv * f_.slope(load_lanes(gates + j, width)), width);
       store_lanes(dh + j, past, width);
     }

@@ -8,12 +8,6 @@ namespace rnnfast::RNNFAST_ISA {
 
 inline constexpr double kNormEpsilon = 1e-5;
 
-/// old where kept, else fresh; kept may be a share.
-template <class Real>
-RNNFAST_INLINE Vec<Real> mix(Vec<Real> kept, Vec<Real> old, Vec<Real> fresh) {
-  return fma(kept, old, (splat(Real(1)) - kept) * fresh);
-}
-
 template <class Real>
 RNNFAST_INLINE Real sum_of_lanes(Vec<Real> v) {
   Real sum = v[0];
