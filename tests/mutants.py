@@ -515,9 +515,7 @@ MUTANTS = (
     ),
     # Bindings: what surrounds the kernels.
     Mutant("stale-pack", WEIGHTS, "version_ != version || ", "", "new parameters, old packed weights"),
-    Mutant(
-        "pack-of-other-isa", WEIGHTS, " || isa_ != isa", "", "weights packed for another instruction set are read"
-    ),
+    Mutant("pack-of-other-isa", WEIGHTS, " || isa_ != isa", "", "weights packed for another instruction set are read"),
     Mutant(
         "swap-packs",
         WEIGHTS,
