@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+import rnnfast as rf
 import tolerances
 from cases import CELLS, Case
 from compare import assert_close, assert_same_bits
@@ -61,3 +62,33 @@ def test_a_call_long_enough_to_be_cut_for_signals_gives_the_bits_of_short_ones(c
     tolerance = tolerances.REORDERED * tolerances.gradient(dtype, T, N, I, H, GATES[cell])
     for name, want in total.items():
         assert_close(whole[name].astype(np.float64), want, tolerance, f"d{name}")
+
+
+def test_a_long_backward_is_cut_where_sums_are_cut_anyway(rng):
+    """158 steps of this layer are as many as pass between two looks for Ctrl-C, and 256 rows are summed at once."""
+    T, N, I, H = 700, 1, 512, 512  # noqa: E741
+    inputs, upstream = random_problem(rng, "lstm", T, N, I, H, np.float32)
+    layer, state = layer_with("lstm", inputs, np.float32), pack_state(inputs["h0"], inputs["c0"])
+    whole = layer.backward(layer.forward(inputs["x"], state)[2], upstream["dy"])
+    pieces = layer.backward(layer.forward(inputs["x"], state, checkpoint=256)[2], upstream["dy"])
+    assert_same_bits(whole.flat, pieces.flat, "gradients of the parameters")
+
+
+@pytest.mark.parametrize("options", [{"num_layers": 4}, {"bidirectional": True}], ids=str)
+def test_layers_and_directions_with_a_thread_each_give_the_bits_of_one_thread(options, rng, restore_threads):
+    """A single sequence, long enough for threads to be worth waking: layers run behind each other, directions beside."""
+    layer = rf.LSTM(64, 64, seed=1, **options)
+    x = rng.standard_normal((600, 1, 64), dtype=np.float32)
+    dy = rng.standard_normal((600, 1, 64 * (1 + layer.bidirectional)), dtype=np.float32)
+
+    def run():
+        y, state, tape = layer.forward(x)
+        grads = layer.backward(tape, dy)
+        return [layer(x)[0], y, *state, grads.x, *grads.state, grads.flat]
+
+    rf.set_num_threads(1)
+    wanted = run()
+    rf.set_num_threads(2)
+    for _ in range(5):
+        for number, (got, want) in enumerate(zip(run(), wanted, strict=True)):
+            assert_same_bits(got, want, f"result {number}")
