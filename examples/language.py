@@ -50,7 +50,7 @@ def main(args: Namespace) -> None:
         bits[f"{n}-gram"] = -np.log2(grams.probabilities(codes, test, n))
 
     small = args.quick
-    epochs = args.epochs or (3 if small else 24)
+    epochs = args.epochs or (3 if small else 20)
     how = Training(epochs, lr=4e-3, loss="cross_entropy", seed=args.seed, progress=args.progress)
     width = 32 if small else HIDDEN
     trained: dict[str, Network] = {}
@@ -236,7 +236,7 @@ def options() -> Any:
     arguments.add_argument("--kjv", action="store_true", help="the King James Bible, ten times as long")
     arguments.add_argument("--only", action="append", choices=KINDS[1:], help="one network (may be given twice)")
     arguments.add_argument("--peer", choices=["torch"], help="train the LSTM in PyTorch too")
-    arguments.add_argument("--epochs", type=int, help="default: 24")
+    arguments.add_argument("--epochs", type=int, help="default: 20")
     return arguments
 
 

@@ -10,6 +10,7 @@ import pytest
 import rnnfast as rf
 from compare import assert_close, assert_same_bits
 from reference import STEP, relu, sigmoid
+from rnnfast import _core
 
 # Norm-relative, as in tolerances.py: chains of at most 70 products, their sum with a bias, an activation of a few ulp.
 TOLERANCE = {"float32": 1e-6, "float64": 1e-14}
@@ -52,6 +53,62 @@ def test_dense_values(activation, bias, shape, dtype, rng):
     assert y.dtype == dtype
     assert_close(y, reference_dense(x.astype(np.float64), weight, b, activation), TOLERANCE[dtype.name], "y")
     assert_same_bits(x, kept, "x")
+
+
+# Around registers, tiles and the pieces in which sums over rows are cut.
+SIZES = [(1, 1, 1), (1, 17, 33), (6, 16, 16), (7, 15, 64), (25, 64, 65), (255, 3, 17), (257, 100, 7), (600, 33, 48)]
+# Enough work for several threads: many rows, few rows with many outputs, more inputs than outputs.
+LARGE = [(1025, 50, 70), (3, 700, 1100), (300, 300, 40), (40, 90, 700)]
+
+
+def dense_problem(rng, rows, inputs, outputs, activation, dtype):
+    layer = rf.Dense(inputs, outputs, activation, dtype=dtype, seed=1)
+    x = rng.standard_normal((rows, inputs)).astype(dtype)
+    dy = rng.standard_normal((rows, outputs)).astype(dtype)
+    return layer, x, dy
+
+
+def run_dense(layer, x, dy):
+    y, tape = layer.trace(x)
+    grad = np.full(layer.parameters.size, np.nan, layer.dtype)
+    return y, layer.pull_back(tape, dy, grad, True), grad
+
+
+@pytest.mark.parametrize("activation", [None, "tanh"])
+@pytest.mark.parametrize("sizes", SIZES + LARGE, ids=str)
+def test_dense_of_every_size_on_every_instruction_set(sizes, activation, isa, dtype, rng):
+    layer, x, dy = dense_problem(rng, *sizes, activation, dtype)
+    y, dx, grad = run_dense(layer, x, dy)
+    w, b, x, dy = (a.astype(np.float64) for a in (*parameters(layer), x, dy))
+    want = reference_dense(x, w, b, activation)
+    da = dy if activation is None else dy * (1 - want**2)
+    # Chains of at most 1100 products, at a tenth of a rounding each: their errors are random.
+    bound = 10 * TOLERANCE[dtype.name]
+    views = layer.parameters.views(grad)
+    assert_close(y, want, bound, "y")
+    assert_close(dx, da @ w, bound, "dx")
+    assert_close(views["weight"], da.T @ x, bound, "dweight")
+    assert_close(views["bias"], da.sum(axis=0), bound, "dbias")
+
+
+@pytest.mark.parametrize("sizes", LARGE, ids=str)
+def test_dense_bits_on_any_number_of_threads(sizes, dtype, rng, restore_threads):
+    layer, x, dy = dense_problem(rng, *sizes, "sigmoid", dtype)
+    rf.set_num_threads(1)
+    wanted = run_dense(layer, x, dy)
+    for threads in (2, 3, 5):
+        rf.set_num_threads(threads)
+        for name, got, want in zip(("y", "dx", "gradient"), run_dense(layer, x, dy), wanted, strict=True):
+            assert_same_bits(got, want, f"{name} on {threads} threads")
+
+
+def test_dense_bits_of_a_row_do_not_depend_on_the_others(isa, dtype, rng):
+    layer, x, dy = dense_problem(rng, 300, 65, 37, "tanh", dtype)
+    y, dx, _ = run_dense(layer, x, dy)
+    for rows in (slice(0, 1), slice(5, 12), slice(250, 300)):
+        y_some, dx_some, _ = run_dense(layer, x[rows], dy[rows])
+        assert_same_bits(y_some, y[rows], "y")
+        assert_same_bits(dx_some, dx[rows], "dx")
 
 
 @by_activation
@@ -263,3 +320,45 @@ def test_dense_equals_torch(bias, dtype, rng):
     x = rng.standard_normal((4, 7, 5)).astype(dtype)
     assert_close(ours(x), theirs(torch.from_numpy(x)).detach().numpy(), TOLERANCE[dtype.name], "y")
     theirs.load_state_dict({name: torch.from_numpy(value) for name, value in ours.state_dict().items()})
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"x": np.zeros((2, 4))}, ValueError, "dense_backward: weight has 5 columns; expected 4, from x"),
+        ({"x": np.zeros((2, 5), np.float32)}, TypeError, "dense_backward: x has dtype float32; expected float64"),
+        ({"x": np.zeros(5)}, ValueError, r"dense_backward: x has shape \(5,\); expected \(rows, inputs\)"),
+        ({"dy": np.zeros((2, 5))}, ValueError, r"dense_backward: dy has shape \(2, 5\); expected \(rows, outputs\) ="),
+        ({"y": np.zeros((3, 3))}, ValueError, "dense_backward: y has shape"),
+        ({"dweight": np.zeros((5, 3))}, ValueError, "dense_backward: dweight has shape"),
+        ({"dbias": np.zeros(4)}, ValueError, "dense_backward: dbias has shape"),
+        ({"dweight": np.broadcast_to(0.0, (3, 5))}, ValueError, "dense_backward: dweight is not in C order"),
+        ({"activation": "softmax"}, ValueError, "dense_backward: activation is softmax; expected None, relu"),
+    ],
+)
+def test_private_dense_backward_checks_what_it_is_given(change, error, message):
+    arguments = {
+        "x": np.zeros((2, 5)),
+        "weight": np.zeros((3, 5)),
+        "y": np.zeros((2, 3)),
+        "dy": np.zeros((2, 3)),
+        "dweight": np.zeros((3, 5)),
+        "dbias": np.zeros(3),
+        "activation": None,
+        "need_dx": True,
+    }
+    with pytest.raises(error, match=message):
+        _core.dense_backward(**(arguments | change))
+    assert _core.dense_backward(**arguments).shape == (2, 5)
+
+
+def test_private_dense_backward_refuses_outputs_that_overlap():
+    x, weight, dy = np.zeros((3, 3)), np.zeros((3, 3)), np.zeros((3, 3))
+    for name, shared in {"x": x, "weight": weight, "dy": dy}.items():
+        with pytest.raises(ValueError, match="dense_backward: dweight shares memory with another argument"):
+            _core.dense_backward(
+                x=x, weight=weight, y=dy, dy=dy, dweight=shared, dbias=None, activation=None, need_dx=False
+            )
+        assert not shared.any(), name
+    with pytest.raises(ValueError, match=r"dense_forward: bias has shape \(2,\)"):
+        _core.dense_forward(x=x, weight=weight, bias=np.zeros(2), activation=None)

@@ -76,7 +76,7 @@ def test_a_long_backward_is_cut_where_sums_are_cut_anyway(rng):
 
 @pytest.mark.parametrize("options", [{"num_layers": 4}, {"bidirectional": True}], ids=str)
 def test_layers_and_directions_with_a_thread_each_give_the_bits_of_one_thread(options, rng, restore_threads):
-    """A single sequence, long enough for threads to be worth waking: layers run behind each other, directions beside."""
+    """One sequence, long enough for threads to be worth waking: layers run behind each other, directions beside."""
     layer = rf.LSTM(64, 64, seed=1, **options)
     x = rng.standard_normal((600, 1, 64), dtype=np.float32)
     dy = rng.standard_normal((600, 1, 64 * (1 + layer.bidirectional)), dtype=np.float32)

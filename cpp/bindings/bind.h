@@ -9,6 +9,7 @@ namespace rnnfast::bindings {
 void bind_weights(pybind11::module_& m);
 void bind_recurrent(pybind11::module_& m);
 void bind_options(pybind11::module_& m);
+void bind_dense(pybind11::module_& m);
 void bind_stream(pybind11::module_& m);
 void bind_optim(pybind11::module_& m);
 void bind_runtime(pybind11::module_& m);

@@ -306,7 +306,7 @@ class OptionForwardCall : OptionCall<Real> {
       const SharedBuffer packed = weights_.template forward_pack<Real>(parameters);
       args.packed = packed->template as<Real>();
       Team team(num_threads());
-      const Buffer work(static_cast<std::size_t>(k.forward_work_size(cell_, d, team.size())) * sizeof(Real));
+      const Scratch work(static_cast<std::size_t>(k.forward_work_size(cell_, d, team.size())) * sizeof(Real));
       args.work = work.as<Real>();
       const Index segment = Base::segment(1);
       for (Index t = 0; t < d.T; t += segment) {
@@ -386,7 +386,7 @@ class OptionBackwardCall : OptionCall<Real> {
       const SharedBuffer packed = weights_.template backward_pack<Real>(parameters);
       args_.packed = packed->template as<Real>();
       Team team(num_threads());
-      const Buffer work(static_cast<std::size_t>(k.backward_work_size(cell_, d, team.size())) * sizeof(Real));
+      const Scratch work(static_cast<std::size_t>(k.backward_work_size(cell_, d, team.size())) * sizeof(Real));
       args_.work = work.as<Real>();
       const Index segment = Base::segment(3);
       for (Index last = d.T; last > 0;) {

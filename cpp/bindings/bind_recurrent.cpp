@@ -81,7 +81,7 @@ class ForwardCall {
   py::object c_ = py::none();
   py::object gates_ = py::none();
   SharedBuffer packed_;
-  std::optional<Buffer> work_;
+  std::optional<Scratch> work_;
 };
 
 struct BackwardInputs {
@@ -225,7 +225,7 @@ class BackwardCall {
   py::object dx_ = py::none();
   py::object dc_ = py::none();
   SharedBuffer packed_;
-  std::optional<Buffer> work_;
+  std::optional<Scratch> work_;
 };
 
 /// Runs a call on all threads, with a look at signals now and then.

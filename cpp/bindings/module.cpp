@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, m) {
   rnnfast::bindings::bind_weights(m);
   rnnfast::bindings::bind_recurrent(m);
   rnnfast::bindings::bind_options(m);
+  rnnfast::bindings::bind_dense(m);
   rnnfast::bindings::bind_stream(m);
   rnnfast::bindings::bind_optim(m);
   rnnfast::bindings::bind_testing(m);

@@ -7,52 +7,14 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <string>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "arrays.h"
+#include "buffer.h"
 #include "rnnfast/cpu.h"
 #include "rnnfast/recurrent.h"
 
 namespace rnnfast::bindings {
-
-/// Memory for the kernels: aligned to cache lines, not initialised. Large buffers lie on huge pages where the system
-/// has them: fewer address translations, and no two parts of a matrix that compete for the same cache sets.
-class Buffer {
- public:
-  explicit Buffer(std::size_t bytes)
-      : bytes_(bytes), alignment_{bytes >= kHugePage / 2 ? kHugePage : 64}, data_(::operator new(room(), alignment_)) {
-#if defined(__linux__)
-    if (static_cast<std::size_t>(alignment_) == kHugePage) madvise(data_, room(), MADV_HUGEPAGE);
-#endif
-  }
-  ~Buffer() { ::operator delete(data_, alignment_); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-
-  std::size_t bytes() const { return bytes_; }
-  template <class Real>
-  Real* as() const {
-    return static_cast<Real*>(data_);
-  }
-
- private:
-  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
-
-  /// Huge pages come whole.
-  std::size_t room() const {
-    const std::size_t unit = static_cast<std::size_t>(alignment_);
-    return (bytes_ + unit - 1) / unit * unit;
-  }
-
-  std::size_t bytes_;
-  std::align_val_t alignment_;
-  void* data_;
-};
 
 using SharedBuffer = std::shared_ptr<const Buffer>;
 

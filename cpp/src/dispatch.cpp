@@ -8,6 +8,7 @@
 #include "isa/isa.h"
 #include "rnnfast/activations.h"
 #include "rnnfast/cpu.h"
+#include "rnnfast/dense.h"
 #include "rnnfast/loss.h"
 #include "rnnfast/optim.h"
 
@@ -180,6 +181,34 @@ template void sigmoid<float>(const float*, float*, Index) noexcept;
 template void sigmoid<double>(const double*, double*, Index) noexcept;
 template void tanh<float>(const float*, float*, Index) noexcept;
 template void tanh<double>(const double*, double*, Index) noexcept;
+
+template <class Real>
+Index dense_forward_work_size(const DenseDims& dims) noexcept {
+  return table<Real>().dense.forward_work_size(dims);
+}
+template <class Real>
+void dense_forward(const DenseDims& dims, const Activation* f, const DenseForwardArgs<Real>& args,
+                   Team& team) noexcept {
+  table<Real>().dense.forward(dims, f, args, team);
+}
+template <class Real>
+Index dense_backward_work_size(const DenseDims& dims, int threads) noexcept {
+  return table<Real>().dense.backward_work_size(dims, threads);
+}
+template <class Real>
+void dense_backward(const DenseDims& dims, const Activation* f, const DenseBackwardArgs<Real>& args,
+                    Team& team) noexcept {
+  table<Real>().dense.backward(dims, f, args, team);
+}
+#define RNNFAST_DENSE(REAL)                                                                               \
+  template Index dense_forward_work_size<REAL>(const DenseDims&) noexcept;                                \
+  template void dense_forward<REAL>(const DenseDims&, const Activation*, const DenseForwardArgs<REAL>&,   \
+                                    Team&) noexcept;                                                      \
+  template Index dense_backward_work_size<REAL>(const DenseDims&, int) noexcept;                          \
+  template void dense_backward<REAL>(const DenseDims&, const Activation*, const DenseBackwardArgs<REAL>&, \
+                                     Team&) noexcept;
+RNNFAST_DENSE(float)
+RNNFAST_DENSE(double)
 
 template <class Real>
 bool optimizer_step(Rule rule, const OptimizerStep<Real>& step) noexcept {

@@ -60,6 +60,10 @@ def backward(
     slots: Any = None,
     dcells: Any = None,
 ) -> tuple[Any, Any, Any]: ...
+def dense_forward(*, x: Any, weight: Any, bias: Any, activation: str | None) -> Any: ...
+def dense_backward(
+    *, x: Any, weight: Any, y: Any, dy: Any, dweight: Any, dbias: Any, activation: str | None, need_dx: bool
+) -> Any: ...
 def optimizer_step(
     parameters: list[Any],
     grad: Any,

@@ -2,6 +2,7 @@
 // What each instruction set's unit exports.
 #pragma once
 
+#include "rnnfast/dense.h"
 #include "rnnfast/optim.h"
 #include "rnnfast/options.h"
 #include "rnnfast/recurrent.h"
@@ -36,10 +37,20 @@ struct TrainingKernels {
   void (*add_rows)(Real* table, const Index* index, const Real* rows, Index count, Index width);
 };
 
+/// Of the fully connected layer: kernels/dense.h.
+template <class Real>
+struct DenseKernels {
+  Index (*forward_work_size)(const DenseDims& dims);
+  void (*forward)(const DenseDims& dims, const Activation* f, const DenseForwardArgs<Real>& args, Team& team);
+  Index (*backward_work_size)(const DenseDims& dims, int threads);
+  void (*backward)(const DenseDims& dims, const Activation* f, const DenseBackwardArgs<Real>& args, Team& team);
+};
+
 template <class Real>
 struct IsaKernels {
   CellKernels<Real> cells[kCells];
   OptionKernels<Real> options;
+  DenseKernels<Real> dense;
   void (*sigmoid)(const Real* x, Real* y, Index count);
   void (*tanh)(const Real* x, Real* y, Index count);
   TrainingKernels<Real> training;

@@ -231,7 +231,8 @@ class OptionBackward {
     };
     const auto outer = [&](Real* to, Index left, Index right, RowsIn<Real> a, const Real* b, const Ranges* ranges,
                            Range part) {
-      add_outer_products(to, left, right, rows, a, row_of(b, right), ranges, part, scratch.sums);
+      add_outer_products(to, left, right, rows, a, row_of(b, right), ranges, {part, {0, blocks_of<Real>(right)}},
+                         scratch.sums);
     };
     outer(args.dw_ih, M, d.I, {chunk.dx_product, M}, args.x + base * d.I, parameters.ih.gradient, own);
     if (cell.splits_n()) {

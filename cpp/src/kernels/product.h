@@ -146,21 +146,28 @@ constexpr Index outer_work_size(Index left, Index right) {
   return left * kPieceRows + blocks_of<Real>(right) * kLanes<Real> * kPieceRows;
 }
 
-/// to[m][k] += sum over rows of a[row][m] b(row)[k], for the m of `share`.
+/// A thread's part of a sum of outer products.
+struct OuterShare {
+  Range rows;
+  Range blocks;  // of columns
+};
+
+/// to[m][k] += sum over rows of a[row][m] b(row)[k], for the m and k of `share`.
 ///   to      io  (left, right)
 ///   a       in  rows of `left` numbers
 ///   b       in  b(row) is a pointer to `right` numbers
 ///   ranges  in  Connections::gradient, null for all
 template <class Real, class RightRow>
 inline void add_outer_products(Real* to, Index left, Index right, Index rows, RowsIn<Real> a, const RightRow& b,
-                               const Ranges* ranges, Range share, Real* work) {
+                               const Ranges* ranges, const OuterShare& share, Real* work) {
   constexpr int L = kLanes<Real>;
   Real* const columns = work;
   Real* const panels = work + left * kPieceRows;
   for (Index begin = 0; begin < rows; begin += kPieceRows) {
     const Index height = rows - begin < kPieceRows ? rows - begin : kPieceRows;
-    transpose(columns + share.first * kPieceRows, kPieceRows, a[begin] + share.first, a.stride, height, share.size());
-    for (Index block = 0; block < blocks_of<Real>(right); ++block) {
+    transpose(columns + share.rows.first * kPieceRows, kPieceRows, a[begin] + share.rows.first, a.stride, height,
+              share.rows.size());
+    for (Index block = share.blocks.first; block < share.blocks.last; ++block) {
       Real* at = panels + block * kPieceRows * L;
       const Index width = lanes_left<Real>(block * L, right);
       for (Index m = 0; m < height; ++m, at += L) store(at, load_lanes(b(begin + m) + block * L, width));
@@ -183,13 +190,13 @@ inline void add_outer_products(Real* to, Index left, Index right, Index rows, Ro
       });
     };
     if (ranges == nullptr) {
-      if (share.size() > 0) add(share, {0, blocks_of<Real>(right)});
+      if (share.rows.size() > 0) add(share.rows, share.blocks);
       continue;
     }
-    for (Index group = share.first / kGradientRows; group * kGradientRows < share.last; ++group) {
-      const Range some = intersection(share, {group * kGradientRows, (group + 1) * kGradientRows});
+    for (Index group = share.rows.first / kGradientRows; group * kGradientRows < share.rows.last; ++group) {
+      const Range some = intersection(share.rows, {group * kGradientRows, (group + 1) * kGradientRows});
       for (Index range = ranges->begin[group]; range < ranges->begin[group + 1]; ++range) {
-        add(some, {ranges->bounds[2 * range], ranges->bounds[2 * range + 1]});
+        add(some, intersection(share.blocks, {ranges->bounds[2 * range], ranges->bounds[2 * range + 1]}));
       }
     }
   }

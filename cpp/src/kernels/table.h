@@ -7,6 +7,7 @@
 #include "cells/rnn.h"
 #include "isa/isa.h"
 #include "kernels/backward.h"
+#include "kernels/dense.h"
 #include "kernels/forward.h"
 #include "kernels/machine.h"
 #include "kernels/optim.h"
@@ -46,6 +47,7 @@ constexpr IsaKernels<Real> isa_kernels() {
   return {.cells = {cell_kernels<Rnn<Tanh>, Real>(), cell_kernels<Rnn<Relu>, Real>(), cell_kernels<Lstm, Real>(),
                     cell_kernels<Gru, Real>()},
           .options = option_kernels<Real>(),
+          .dense = dense_kernels<Real>(),
           .sigmoid = map<Real, sigmoid<Real>>,
           .tanh = map<Real, tanh<Real>>,
           .training = training_kernels<Real>(),

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from rnnfast import _core
 from rnnfast._arrays import Array, as_float_array
 from rnnfast._checks import integer
 from rnnfast.layers.base import PLAIN, Layer, Run
 
-
-def _sigmoid(a: Array) -> Array:
-    # exp of -|a| cannot overflow, and keeps the relative precision of tiny results that tanh would lose.
-    e = np.exp(-np.abs(a))
-    s: Array = np.where(a >= 0, 1, e)
-    s /= 1 + e
-    return s
-
-
-def _relu(a: Array) -> Array:
-    return np.maximum(a, 0)
-
-
-# The derivatives take the output y, so that nothing else has to be kept for the way back.
-_ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
-    "relu": (_relu, lambda y: y > 0),
-    "tanh": (np.tanh, lambda y: 1 - y * y),
-    "sigmoid": (_sigmoid, lambda y: y * (1 - y)),
-}
+_ACTIVATIONS = ("relu", "tanh", "sigmoid")
 
 
 class Dense(Layer):
@@ -61,11 +43,6 @@ class Dense(Layer):
         If a size is no integer, or ``dtype`` is neither float32 nor float64.
     ValueError
         If a size is below 1, or the activation is unknown.
-
-    Notes
-    -----
-    The product is NumPy's matmul: the last bits depend on NumPy's BLAS, on the number of its threads, and on
-    how many rows are multiplied at once.
     """
 
     def __init__(
@@ -129,26 +106,23 @@ class Dense(Layer):
     def trace(self, x: Array, run: Run = PLAIN) -> tuple[Array, Any]:
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"Dense: x has shape {x.shape}; expected (..., {self.in_features}), from in_features")
-        # One product over all rows: matmul of a stack would call BLAS once a step.
-        rows = x.reshape(-1, self.in_features)
-        y: Array = rows @ self.parameters["weight"].T
-        if self.bias:
-            y += self.parameters["bias"]
-        if self.activation is not None:
-            y = _ACTIVATIONS[self.activation][0](y)
+        rows = np.require(x.reshape(-1, self.in_features), requirements=("C", "A"))
+        bias = self.parameters["bias"] if self.bias else None
+        y = _core.dense_forward(x=rows, weight=self.parameters["weight"], bias=bias, activation=self.activation)
         return y.reshape(*x.shape[:-1], self.out_features), (rows, y, x.shape)
 
     def pull_back(self, tape: Any, dy: Array, grad: Array, need_dx: bool) -> Array | None:
         rows, y, x_shape = tape
-        da = dy.reshape(-1, self.out_features)
-        if self.activation is not None:
-            da = da * _ACTIVATIONS[self.activation][1](y)
-        weights = self.out_features * self.in_features
-        np.matmul(da.T, rows, out=grad[:weights].reshape(self.out_features, self.in_features))
-        if self.bias:
-            # A product with ones sums in blocks: faster and closer than sum(axis=0), which adds row after row.
-            np.matmul(np.ones(len(da), self.dtype), da, out=grad[weights:])
-        if not need_dx:
-            return None
-        dx: Array = da @ self.parameters["weight"]
-        return dx.reshape(x_shape)
+        grad.fill(0)
+        grads = self.parameters.views(grad)
+        dx: Array | None = _core.dense_backward(
+            x=rows,
+            weight=self.parameters["weight"],
+            y=y,
+            dy=np.require(dy.reshape(-1, self.out_features), requirements=("C", "A")),
+            dweight=grads["weight"],
+            dbias=grads.get("bias"),
+            activation=self.activation,
+            need_dx=need_dx,
+        )
+        return None if dx is None else dx.reshape(x_shape)

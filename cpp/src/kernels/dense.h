@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT
+// The fully connected layer, forward and backward.
+#pragma once
+
+#include <limits>
+
+#include "kernels/product.h"
+#include "kernels/team.h"
+#include "rnnfast/dense.h"
+#include "simd/functions.h"
+
+namespace rnnfast::RNNFAST_ISA {
+
+template <class Real>
+class Dense {
+ public:
+  static Index forward_work_size(const DenseDims& d) { return Matrix<Real>::size(d.outputs, d.inputs, nullptr); }
+
+  static void forward(const DenseDims& d, const Activation* f, const DenseForwardArgs<Real>& args, Team& team) {
+    const int members = members_of(d, team);
+    pack_in_parallel(team, members, blocks_of<Real>(d.outputs), [&](Range blocks) {
+      const Index first = blocks.first * L;
+      pack_rows(args.work + first * d.inputs, args.w + first * d.inputs, lanes_until(blocks.last, d.outputs) - first,
+                d.inputs, nullptr);
+    });
+    const Matrix<Real> w{args.work, d.outputs, d.inputs, nullptr};
+    for_parts(team, members, d.rows, d.outputs, [&](Range rows, Range blocks) {
+      const Index first = blocks.first * L;
+      const Index width = lanes_until(blocks.last, d.outputs) - first;
+      for (Index row = rows.first; row < rows.last; ++row) fill(args.y + row * d.outputs + first, args.b, first, width);
+      multiply_part(w, blocks, rows, args.x, args.y);
+      if (f != nullptr) activate(*f, args.y + first, rows, width, d.outputs);
+    });
+  }
+
+  static Index backward_work_size(const DenseDims& d, int threads) {
+    return Matrix<Real>::size(d.inputs, d.outputs, nullptr) + threads * sums_size(d) + padded(d.rows * d.outputs);
+  }
+
+  static void backward(const DenseDims& d, const Activation* f, const DenseBackwardArgs<Real>& args, Team& team) {
+    const int members = members_of(d, team);
+    Real* const packed = args.work;
+    Real* const sums = packed + Matrix<Real>::size(d.inputs, d.outputs, nullptr);
+    Real* const kept = sums + members * sums_size(d);
+    const Real* const da = f == nullptr ? args.dy : kept;
+    if (f != nullptr) {
+      parallel(team, members, [&](int member) { slopes(*f, args, kept, share(d.rows * d.outputs, member, members)); });
+    }
+    if (args.dx != nullptr) {
+      pack_in_parallel(team, members, blocks_of<Real>(d.inputs),
+                       [&](Range blocks) { pack_some_columns(packed, args.w, d, blocks); });
+      const Matrix<Real> w{packed, d.inputs, d.outputs, nullptr};
+      for_parts(team, members, d.rows, d.inputs, [&](Range rows, Range blocks) {
+        const Index first = blocks.first * L;
+        const Index width = lanes_until(blocks.last, d.inputs) - first;
+        for (Index row = rows.first; row < rows.last; ++row) fill(args.dx + row * d.inputs + first, nullptr, 0, width);
+        multiply_part(w, blocks, rows, da, args.dx);
+      });
+    }
+    parallel(team, members, [&](int member) {
+      const Range outputs = share(d.outputs, member, members);
+      const Range blocks{0, blocks_of<Real>(d.inputs)};
+      // The longer side is divided, so that less is packed twice.
+      const OuterShare mine = d.outputs > d.inputs ? OuterShare{outputs, blocks}
+                                                   : OuterShare{{0, d.outputs}, share(blocks.last, member, members)};
+      const auto x_row = [&](Index row) { return args.x + row * d.inputs; };
+      add_outer_products(args.dw, d.outputs, d.inputs, d.rows, RowsIn<Real>{da, d.outputs}, x_row, nullptr, mine,
+                         sums + member * sums_size(d));
+      if (args.db != nullptr) {
+        const auto ones = [](Index) -> const Real* { return nullptr; };
+        add_sums(args.db, d.rows, [&](Index row) { return da + row * d.outputs; }, ones, outputs);
+      }
+    });
+  }
+
+ private:
+  static constexpr int L = kLanes<Real>;
+
+  static int members_of(const DenseDims& d, const Team& team) {
+    const double all = static_cast<double>(d.rows) * static_cast<double>(d.inputs) * static_cast<double>(d.outputs);
+    return all < kWorthWaking ? 1 : team.size();
+  }
+
+  static Index lanes_until(Index block, Index outputs) { return block * L < outputs ? block * L : outputs; }
+  static Index padded(Index count) { return blocks_of<Real>(count) * L; }
+  static Index sums_size(const DenseDims& d) { return padded(outer_work_size<Real>(d.outputs, d.inputs)); }
+
+  template <class Body>
+  static void pack_in_parallel(Team& team, int members, Index blocks, const Body& body) {
+    parallel(team, members, [&](int member) { body(share(blocks, member, members)); });
+  }
+
+  /// The member's parts of a product: of the rows if these are many, else of the outputs; so many rows at a time that
+  /// they stay in cache while the blocks of outputs pass.
+  template <class Body>
+  static void for_parts(Team& team, int members, Index rows, Index outputs, const Body& body) {
+    const Range blocks{0, blocks_of<Real>(outputs)};
+    const bool by_rows = rows >= members * kMaxRows<1> || blocks.last < members;
+    parallel(team, members, [&](int member) {
+      const Range mine = by_rows ? share(rows, member, members) : Range{0, rows};
+      const Range some = by_rows ? blocks : share(blocks.last, member, members);
+      for (Index first = mine.first; first < mine.last && some.size() > 0; first += kPieceRows) {
+        body(intersection(mine, {first, first + kPieceRows}), some);
+      }
+    });
+  }
+
+  /// out[row] += w in[row] for some rows and some blocks of the outputs.
+  static void multiply_part(const Matrix<Real>& w, Range blocks, Range rows, const Real* in, Real* out) {
+    const Index first = blocks.first * L;
+    const Matrix<Real> part{w.data + first * w.inputs, lanes_until(blocks.last, w.outputs) - first, w.inputs, nullptr};
+    add_products(part, rows.size(), RowsIn<Real>{in + rows.first * w.inputs, w.inputs},
+                 RowsOut<Real>{out + rows.first * w.outputs + first, w.outputs});
+  }
+
+  /// to = bias[first..] or zero.
+  static void fill(Real* to, const Real* bias, Index first, Index width) {
+    for (Index j = 0; j < width; ++j) to[j] = bias == nullptr ? Real(0) : bias[first + j];
+  }
+
+  static void pack_some_columns(Real* packed, const Real* w, const DenseDims& d, Range blocks) {
+    for (Index block = blocks.first; block < blocks.last; ++block) {
+      Real* to = packed + block * d.outputs * L;
+      const Index width = lanes_left<Real>(block * L, d.inputs);
+      for (Index k = 0; k < d.outputs; ++k, to += L) store(to, load_lanes(w + k * d.inputs + block * L, width));
+    }
+  }
+
+  static void activate(const Activation& f, Real* y, Range rows, Index width, Index stride) {
+    const ActivationOf<Real> function(f, std::numeric_limits<double>::infinity());
+    for (Index row = rows.first; row < rows.last; ++row) {
+      for (Index j = 0; j < width; j += L) {
+        Real* at = y + row * stride + j;
+        store_lanes(at, function(load_lanes(at, width - j)), width - j);
+      }
+    }
+  }
+
+  /// da = dy f'(y).
+  static void slopes(const Activation& f, const DenseBackwardArgs<Real>& args, Real* da, Range some) {
+    const ActivationOf<Real> function(f, std::numeric_limits<double>::infinity());
+    for (Index m = some.first; m < some.last; m += L) {
+      const Index width = lanes_left<Real>(m, some.last);
+      store_lanes(da + m, load_lanes(args.dy + m, width) * function.slope(load_lanes(args.y + m, width)), width);
+    }
+  }
+};
+
+template <class Real>
+constexpr DenseKernels<Real> dense_kernels() {
+  return {.forward_work_size = Dense<Real>::forward_work_size,
+          .forward = Dense<Real>::forward,
+          .backward_work_size = Dense<Real>::backward_work_size,
+          .backward = Dense<Real>::backward};
+}
+
+}  // namespace rnnfast::RNNFAST_ISA
