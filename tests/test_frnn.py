@@ -403,8 +403,8 @@ def test_blocks_of_zeros_give_the_results_of_a_dense_network(units, block, dtype
     side = -(-units // block)
     blocks = rng.random((side, side)) < 0.1
     connectivity = np.kron(blocks, np.ones((block, block), bool))[:units, :units].astype(bool)
-    # More rows than whose weight gradients are summed at once, for some.
-    steps, batch = (5, 60) if block == 16 else (4, 7)
+    # More rows than whose gradients are summed at once, for some; so few that blocks pass side by side, for some.
+    steps, batch = {1: (4, 7), 8: (4, 1), 16: (5, 60), 32: (4, 3)}[block]
     _, values, upstream, _ = draw(rng, units=units, connectivity=connectivity, batch=batch, steps=steps)
     own = cast(values, dtype)
     dense = rf.RNN(I, units, dtype=dtype)
@@ -418,6 +418,26 @@ def test_blocks_of_zeros_give_the_results_of_a_dense_network(units, block, dtype
             got[name], value, tolerances.REORDERED * tolerances.gradient(dtype, steps, batch, I, units, 1), name
         )
     assert not got["weight_hh_l0"][~connectivity].any()
+
+
+@pytest.mark.parametrize("density", [0, 0.02, 0.1, 0.5])
+@pytest.mark.parametrize("units", [40, 150])
+def test_a_sequence_alone_has_the_bits_of_one_in_a_batch(units, density, dtype, isa, rng):
+    """Few rows take another way through blocks of connections, of which some have none, one, or many."""
+    connectivity = np.repeat(rng.random((units, -(-units // 8))) < density, 8, axis=1)[:, :units]
+    layer = rf.FRNN(I, units, connectivity=connectivity, dtype=dtype, seed=1)
+    x = rng.standard_normal((4, 9, I)).astype(dtype)
+    dy = rng.standard_normal((4, 9, units)).astype(dtype)
+    y, h, tape = layer.forward(x)
+    grads = layer.backward(tape, dy)
+    for count in (1, 2, 3, 4):
+        some = slice(2, 2 + count)
+        y_some, h_some, tape = layer.forward(np.ascontiguousarray(x[:, some]))
+        grads_some = layer.backward(tape, np.ascontiguousarray(dy[:, some]))
+        assert_same_bits(y_some, np.ascontiguousarray(y[:, some]), f"y of {count}")
+        assert_same_bits(h_some, np.ascontiguousarray(h[:, some]), f"h of {count}")
+        assert_same_bits(grads_some.x, np.ascontiguousarray(grads.x[:, some]), f"dx of {count}")
+        assert_same_bits(grads_some.state, np.ascontiguousarray(grads.state[:, some]), f"dh0 of {count}")
 
 
 def test_a_network_in_a_sequential_trains(rng):

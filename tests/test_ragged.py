@@ -33,6 +33,7 @@ from problems import (
     train,
     unpacked,
 )
+from rnnfast import _core
 from torch_peer import torch_layer, torch_results
 from variants import Spec
 
@@ -500,3 +501,37 @@ def test_states_after_a_reset_do_not_depend_on_the_past(rng):
         got = train(layer, spec, inputs, late, resets=resets)
         assert not got["dx"][:4].any() and got["dx"][4:].any(), label(spec)
         assert not any(a.any() for a in unpacked(spec, packed(spec, got["dh0"], got["dc0"])) if a is not None)
+
+
+@pytest.mark.parametrize("width", [0, 1, 3, 700])
+@pytest.mark.parametrize("count", [0, 1, 5, 900])
+def test_private_copy_rows(width, count, dtype, rng, restore_threads):
+    source = rng.standard_normal((12, width + 4)).astype(dtype)[:, 2 : 2 + width]
+    index = rng.integers(-1, 12, count)
+    for threads in (1, 2, 3):
+        rf.set_num_threads(threads)
+        wide = np.full((count, width + 3), 7, dtype)
+        _core.copy_rows(wide[:, 1 : 1 + width], source, index)
+        assert_same_bits(wide[:, 1 : 1 + width], np.where(index[:, None] < 0, 0, source[index]).astype(dtype), "rows")
+        assert (wide[:, 0] == 7).all() and (wide[:, 1 + width :] == 7).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"index": np.array([0, 4])}, ValueError, r"copy_rows: index\[1\] is 4; expected -1..3, from source"),
+        ({"index": np.array([-2, 0])}, ValueError, r"copy_rows: index\[0\] is -2"),
+        ({"index": np.array([0, 1, 2])}, ValueError, "copy_rows: index is not dense or not as long as out"),
+        ({"index": np.array([0.0, 1.0])}, TypeError, "copy_rows: index is no array of int64"),
+        ({"source": np.zeros((4, 2))}, ValueError, "copy_rows: out has rows of 3; expected 2, from source"),
+        ({"source": np.zeros((4, 3), np.float32)}, TypeError, "copy_rows: out and source differ in dtype"),
+        ({"source": np.zeros((4, 6))[:, ::2]}, ValueError, "copy_rows: source has rows in several pieces"),
+        ({"out": np.zeros(6)}, ValueError, r"copy_rows: out has 1 axes; expected \(rows, width\)"),
+        ({"out": np.broadcast_to(0.0, (2, 3))}, ValueError, "copy_rows: out"),
+    ],
+)
+def test_private_copy_rows_checks_what_it_is_given(change, error, message):
+    arguments = {"out": np.ones((2, 3)), "source": np.zeros((4, 3)), "index": np.array([0, 1])} | change
+    with pytest.raises(error, match=message):
+        _core.copy_rows(**arguments)
+    assert arguments["out"] is change.get("out") or (arguments["out"] == 1).all()

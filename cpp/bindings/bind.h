@@ -12,6 +12,7 @@ void bind_options(pybind11::module_& m);
 void bind_dense(pybind11::module_& m);
 void bind_stream(pybind11::module_& m);
 void bind_optim(pybind11::module_& m);
+void bind_rows(pybind11::module_& m);
 void bind_runtime(pybind11::module_& m);
 void bind_testing(pybind11::module_& m);
 

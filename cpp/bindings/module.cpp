@@ -10,5 +10,6 @@ PYBIND11_MODULE(_core, m) {
   rnnfast::bindings::bind_dense(m);
   rnnfast::bindings::bind_stream(m);
   rnnfast::bindings::bind_optim(m);
+  rnnfast::bindings::bind_rows(m);
   rnnfast::bindings::bind_testing(m);
 }

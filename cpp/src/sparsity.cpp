@@ -15,6 +15,7 @@ void Sparsity::find(Owned& to, Index blocks, Index inputs, Index step, const IsP
     for (Index first = 0; first < inputs; first += step) {
       const Index last = std::min(inputs, first + step);
       if (!is_present(block, first, last)) continue;
+      for (Index input = first; input < last; ++input) to.input.push_back(static_cast<std::int32_t>(input));
       if (previous_end == first) {
         to.bounds.back() = last;
         to.offset.back() += last - first;
@@ -26,7 +27,7 @@ void Sparsity::find(Owned& to, Index blocks, Index inputs, Index step, const IsP
     }
     to.begin.push_back(static_cast<Index>(to.bounds.size() / 2));
   }
-  to.ranges = {to.begin.data(), to.bounds.data(), to.offset.data()};
+  to.ranges = {to.begin.data(), to.bounds.data(), to.offset.data(), to.input.data()};
 }
 
 Sparsity::Sparsity(const unsigned char* present, Index rows, Index columns, Index lanes) {

@@ -64,6 +64,7 @@ def dense_forward(*, x: Any, weight: Any, bias: Any, activation: str | None) -> 
 def dense_backward(
     *, x: Any, weight: Any, y: Any, dy: Any, dweight: Any, dbias: Any, activation: str | None, need_dx: bool
 ) -> Any: ...
+def copy_rows(out: Any, source: Any, index: Any) -> None: ...
 def optimizer_step(
     parameters: list[Any],
     grad: Any,

@@ -66,6 +66,7 @@ struct Ranges {
   const Index* begin;   // (blocks + 1)  first range of every block
   const Index* bounds;  // (ranges, 2)   first input, and the one after the last
   const Index* offset;  // (ranges + 1)  where a range's weights lie, counted in registers
+  const std::int32_t* input;  // (offset[ranges])  the input of every register
 };
 
 /// Ranges of the two matrices in each use; all null if a matrix is dense.

@@ -2,6 +2,7 @@
 // Which products of a matrix with absent connections are worth making, for registers of a given width.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "rnnfast/options.h"
@@ -21,6 +22,7 @@ class Sparsity {
  private:
   struct Owned {
     std::vector<Index> begin, bounds, offset;
+    std::vector<std::int32_t> input;
     Ranges ranges{};
   };
 

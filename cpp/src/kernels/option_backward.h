@@ -18,6 +18,8 @@ class OptionBackward {
                   const OptionBackwardArgs<Real>& args, StepRange steps, Team& team) {
     const OptionBackward self(cell, parameters, d, args);
     const Split split = option_split<Real>(cell, d, team.size());
+    // Sums over rows are divided by parameters, so a single sequence has work for all threads.
+    const int members = Split::multiply_adds(d, static_cast<int>(cell.gates())) < kWorthWaking ? 1 : team.size();
     const Index own = Scratch(cell, d, nullptr).size;
     const auto scratch = [&](int member) { return Scratch(cell, d, args.work + self.chunk.size + member * own); };
     for (Index last = steps.last; last > steps.first;) {
@@ -31,8 +33,8 @@ class OptionBackward {
           if (active.size() > 0) self.retreat(t, d.row(first), active, mine);
         }
       });
-      parallel(team, split.threads,
-               [&](int member) { self.add_parameter_grads(first, last, member, split.threads, scratch(member)); });
+      parallel(team, members,
+               [&](int member) { self.add_parameter_grads(first, last, member, members, scratch(member)); });
       last = first;
     }
   }

@@ -3,6 +3,8 @@
 // What is left out is multiplied by zero otherwise, so the bits are the same.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/chunks.h"
 #include "kernels/pack.h"
 #include "rnnfast/options.h"
@@ -86,6 +88,66 @@ inline bool same_ranges(const Ranges& ranges, Index first, Index last) {
   return true;
 }
 
+/// out += w in for one row and a sparse matrix. A block of outputs is one chain of multiply-adds, each of which waits
+/// for the one before; so several blocks, whatever their inputs, pass side by side.
+template <class Real>
+inline void add_sparse_products(const Matrix<Real>& w, const Real* in, Real* out) {
+  constexpr int L = kLanes<Real>;
+  constexpr int kChains = 4;
+  const Ranges& ranges = *w.ranges;
+  const Index blocks = blocks_of<Real>(w.outputs);
+  struct Chain {
+    Vec<Real> sum;
+    const Real* weight;
+    const std::int32_t* input;
+    Index left;
+    Index unit;
+  };
+  Index next = 0;
+  const auto begin = [&](Chain& chain) {
+    for (; next < blocks; ++next) {
+      const Index first = ranges.offset[ranges.begin[next]];
+      chain.left = ranges.offset[ranges.begin[next + 1]] - first;
+      if (chain.left == 0) continue;
+      chain.unit = next++ * L;
+      chain.sum = load_lanes(out + chain.unit, lanes_left<Real>(chain.unit, w.outputs));
+      chain.weight = w.data + first * L;
+      chain.input = ranges.input + first;
+      return true;
+    }
+    chain.left = 0;
+    return false;
+  };
+  const auto go_on = [&](Chain* chains, auto count, Index steps) {
+    Vec<Real> sum[count()];
+    for (int c = 0; c < count(); ++c) sum[c] = chains[c].sum;
+    for (Index k = 0; k < steps; ++k) {
+      for (int c = 0; c < count(); ++c) {
+        sum[c] = fma(splat(in[chains[c].input[k]]), load(chains[c].weight + k * L), sum[c]);
+      }
+    }
+    for (int c = 0; c < count(); ++c) {
+      chains[c].sum = sum[c];
+      chains[c].weight += steps * L;
+      chains[c].input += steps;
+      chains[c].left -= steps;
+      if (chains[c].left == 0) store_lanes(out + chains[c].unit, sum[c], lanes_left<Real>(chains[c].unit, w.outputs));
+    }
+  };
+  Chain chains[kChains];
+  bool all = true;
+  for (Chain& chain : chains) all = begin(chain) && all;
+  while (all) {
+    Index steps = chains[0].left;
+    for (const Chain& chain : chains) steps = chain.left < steps ? chain.left : steps;
+    go_on(chains, std::integral_constant<int, kChains>{}, steps);
+    for (Chain& chain : chains) all = (chain.left > 0 || begin(chain)) && all;
+  }
+  for (Chain& chain : chains) {
+    if (chain.left > 0) go_on(&chain, std::integral_constant<int, 1>{}, chain.left);
+  }
+}
+
 /// out[row] += w in[row] for `count` rows. Each element is one chain, in the order of the inputs.
 template <class Real>
 inline void add_products(const Matrix<Real>& w, Index count, RowsIn<Real> in, RowsOut<Real> out) {
@@ -113,6 +175,11 @@ inline void add_products(const Matrix<Real>& w, Index count, RowsIn<Real> in, Ro
     for_each_tile<1>(count, Range{0, blocks_of<Real>(w.outputs)}, [&](const TileRange& tile) {
       finish(tile, [&](Real* acc, const Real* const* from) { multiply<1>(tile, acc, 1, from, w.panels()); });
     });
+    return;
+  }
+  constexpr Index kFewRows = 3;  // too few chains in a block
+  if (count <= kFewRows) {
+    for (Index row = 0; row < count; ++row) add_sparse_products(w, in[row], out[row]);
     return;
   }
   const Ranges& ranges = *w.ranges;

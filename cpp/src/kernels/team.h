@@ -37,14 +37,19 @@ struct Split {
 
   template <class Real>
   static Split choose(const Dims& d, int products, int available) {
-    const double rows = static_cast<double>(d.row(d.T));
-    const double all = static_cast<double>(products) * rows * static_cast<double>(d.H) * static_cast<double>(d.I + d.H);
+    const double all = multiply_adds(d, products);
     const double step = all / static_cast<double>(d.T);
     if (available == 1 || all < kWorthWaking) return {1, false};
     const Index blocks = blocks_of<Real>(d.H);
     const bool few_rows = d.N < kRowsPerThread * available;
     if (few_rows && step >= kWorthBarrier && blocks >= 2 * available) return {available, true};
     return {d.N < available ? static_cast<int>(d.N) : available, false};
+  }
+
+  /// Of all steps and sequences.
+  static double multiply_adds(const Dims& d, int products) {
+    const double rows = static_cast<double>(d.row(d.T));
+    return static_cast<double>(products) * rows * static_cast<double>(d.H) * static_cast<double>(d.I + d.H);
   }
 
   /// The same if the threads that have to wait for each other are there, else one thread.

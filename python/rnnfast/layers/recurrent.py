@@ -491,7 +491,7 @@ class RecurrentLayer(Layer):
             if self._directions == 1 and traces[-1].way.slots is None:
                 x = traces[-1].output
             else:
-                x = np.zeros((steps, batch, self._directions * width), self.dtype)
+                x = np.empty((steps, batch, self._directions * width), self.dtype)
                 for d, trace in enumerate(traces):
                     trace.way.scatter(trace.output, x[..., d * width : (d + 1) * width])
             dropout = None if tape is None else tape.masks.get(f"dropout_l{places[-1] // self._directions}")
@@ -634,7 +634,7 @@ class RecurrentLayer(Layer):
             dy = None
             for call, (dx_rows, _, _) in zip(calls, results, strict=True):
                 if dx_rows is not None:
-                    dx = np.zeros((steps, batch, dx_rows.shape[-1]), self.dtype)
+                    dx = np.empty((steps, batch, dx_rows.shape[-1]), self.dtype)
                     call.trace.way.scatter(dx_rows, dx)
                     dy = dx if dy is None else dy + dx
         if tape._learned:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnnfast import _core
 from rnnfast._arrays import Array, as_array
 
 
@@ -48,7 +49,7 @@ class Way:
         return grid
 
     def scatter(self, rows: Array, grid: Array) -> None:
-        """The way back, into ``grid`` (T, N, ...); steps that do not run are left as they are."""
+        """The way back, into ``grid`` (T, N, H), whose last axis lies in one piece; 0 for steps that do not run."""
         grid[...] = rows
 
     def initial(self, states: Array) -> Array:
@@ -133,7 +134,10 @@ class Ragged(Way):
         time = start[row] + step
         if reverse:
             time = lengths[number[row]] - 1 - time
+        # Where in the grid a row stands, and the other way round.
         self._index = time * batch + number[row]
+        self._row_at = np.full(self.shape[0] * batch, -1)
+        self._row_at[self._index] = np.arange(len(row))
 
         self._number = number
         self._takes_initial = takes_initial[order]
@@ -143,12 +147,12 @@ class Ragged(Way):
         self._final_slot_row = self.slots[length[self._final_row]] + self._final_row
 
     def gather(self, grid: Array) -> Array:
-        rows: Array = grid.reshape(-1, *grid.shape[2:]).take(self._index, axis=0)
+        rows: Array = np.empty((len(self._index), grid.shape[2]), grid.dtype)
+        _core.copy_rows(rows, _rows_of(grid), self._index)
         return rows
 
     def scatter(self, rows: Array, grid: Array) -> None:
-        batch = max(self.shape[1], 1)
-        grid[self._index // batch, self._index % batch] = rows
+        _core.copy_rows(_rows_of(grid), rows, self._row_at)
 
     def initial(self, states: Array) -> Array:
         rows: Array = states[self._number]
@@ -188,6 +192,11 @@ class Ragged(Way):
             np.append(0, slots - begin + sequences),
             sequences,
         )
+
+
+def _rows_of(grid: Array) -> Array:
+    """(T, N, H) as (T*N, H)."""
+    return grid.reshape(grid.shape[0] * grid.shape[1], grid.shape[2])
 
 
 def ways(steps: int, batch: int, lengths: Array | None, resets: Array | None, directions: int) -> list[Way]:

@@ -84,7 +84,7 @@ class Tape:
             raise ValueError(f"Tape.{name}: kept for some steps only, since forward was called with checkpoint")
 
     def _grid(self, trace: Trace, rows: Array) -> Array:
-        grid = np.zeros((*self._shape, rows.shape[-1]), rows.dtype)
+        grid = np.empty((*self._shape, rows.shape[-1]), rows.dtype)
         trace.way.scatter(rows, grid)
         return grid
 
