@@ -81,8 +81,9 @@ Forward<Real, training>::Forward(const Setup& setup)
 
 template <class Real, bool training>
 void Forward<Real, training>::pack() {
+  Team team(setup_.threads);
   kernels_.pack_forward({setup_.dims.I, setup_.dims.H}, {w_ih_.data(), w_hh_.data(), b_ih_.data(), b_hh_.data()},
-                        packed_.data());
+                        packed_.data(), team);
 }
 
 template <class Real, bool training>
@@ -91,6 +92,7 @@ void Forward<Real, training>::run() {
   kernels_.forward(setup_.dims,
                    {.x = x_.data(),
                     .packed = packed_.data(),
+                    .raw = nullptr,
                     .h = h_.data(),
                     .c = kernels_.has_cell_state ? c_.data() : nullptr,
                     .gates = gates_.size() > 0 ? gates_.data() : nullptr,
@@ -142,10 +144,11 @@ Backward<Real>::Backward(const Setup& setup)
 
 template <class Real>
 void Backward<Real>::pack() {
+  Team team(forward_.setup_.threads);
   forward_.kernels_.pack_backward({forward_.setup_.dims.I, forward_.setup_.dims.H},
                                   {forward_.w_ih_.data(), forward_.w_hh_.data(), forward_.b_ih_.data(),
                                    forward_.b_hh_.data()},
-                                  packed_.data());
+                                  packed_.data(), team);
 }
 
 template <class Real>
@@ -163,6 +166,7 @@ void Backward<Real>::run() {
   kernels.backward(forward_.setup_.dims,
                    {.x = forward_.x_.data(),
                     .packed = packed_.data(),
+                    .raw = nullptr,
                     .h = forward_.h_.data(),
                     .c = kernels.has_cell_state ? forward_.c_.data() : nullptr,
                     .gates = gates_.data(),
@@ -207,7 +211,9 @@ Tile<Real>::Tile(const Setup& setup)
       out_(d_.N * parts_.products * d_.H) {
   const Array<Real> w_ih(parts_.products * d_.H * d_.I, 2, 1);
   const Array<Real> w_hh(parts_.products * d_.H * d_.H, 3, weight_scale(d_.H));
-  kernels<Real>(setup.cell).pack_forward({d_.I, d_.H}, {w_ih.data(), w_hh.data(), nullptr, nullptr}, packed_.data());
+  Team alone(1);
+  kernels<Real>(setup.cell)
+      .pack_forward({d_.I, d_.H}, {w_ih.data(), w_hh.data(), nullptr, nullptr}, packed_.data(), alone);
 }
 
 template <class Real>

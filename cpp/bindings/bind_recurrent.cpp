@@ -51,10 +51,13 @@ class ForwardCall {
   bool is_empty() const { return dims().row(dims().T) == 0; }
   Index segment() const { return steps_between_signals(dims().N, k_.gates_per_unit * dims().H, dims().I + dims().H); }
 
-  /// Without the GIL, before run().
-  void prepare(int threads) {
-    packed_ = weights_.forward_pack<Real>();
-    args_.packed = packed_->template as<Real>();
+  /// Without the GIL, before run() on so many threads.
+  void prepare(Team& team, int threads) {
+    parameters_ = weights_.parameters<Real>();
+    args_.raw = &parameters_;
+    packed_ = training_ && forward_runs_unpacked(dims()) ? weights_.forward_pack_if_reused<Real>(team)
+                                                         : weights_.forward_pack<Real>(team);
+    args_.packed = packed_ == nullptr ? nullptr : packed_->template as<Real>();
     work_.emplace(static_cast<std::size_t>(k_.forward_work_size(dims(), training_, threads)) * sizeof(Real));
     args_.work = work_->template as<Real>();
   }
@@ -80,6 +83,7 @@ class ForwardCall {
   py::array h_;
   py::object c_ = py::none();
   py::object gates_ = py::none();
+  Parameters<Real> parameters_{};
   SharedBuffer packed_;
   std::optional<Scratch> work_;
 };
@@ -129,9 +133,12 @@ class BackwardCall {
   Index next_cut(Index last) const { return k_.backward_cut(dims(), last, last - 1); }
   py::object input_gradient() const { return dx_; }
 
-  void prepare(int threads) {
-    packed_ = weights_.backward_pack<Real>();
-    args_.packed = packed_->template as<Real>();
+  void prepare(Team& team, int threads) {
+    parameters_ = weights_.parameters<Real>();
+    args_.raw = &parameters_;
+    packed_ = backward_runs_unpacked(dims()) ? weights_.backward_pack_if_reused<Real>(team)
+                                             : weights_.backward_pack<Real>(team);
+    args_.packed = packed_ == nullptr ? nullptr : packed_->template as<Real>();
     work_.emplace(static_cast<std::size_t>(k_.backward_work_size(dims(), threads)) * sizeof(Real));
     args_.work = work_->template as<Real>();
   }
@@ -224,6 +231,7 @@ class BackwardCall {
   py::array h_, c_, gates_, dy_, dcells_, dw_ih_, dw_hh_, db_ih_, db_hh_, dh_;
   py::object dx_ = py::none();
   py::object dc_ = py::none();
+  Parameters<Real> parameters_{};
   SharedBuffer packed_;
   std::optional<Scratch> work_;
 };
@@ -232,7 +240,7 @@ class BackwardCall {
 template <class Real>
 void run_alone(ForwardCall<Real>& call, Team& team, WithoutGil& unlocked) {
   if (call.is_empty()) return;
-  call.prepare(team.size());
+  call.prepare(team, team.size());
   const Index T = call.dims().T;
   const Index segment = call.segment();
   for (Index t = 0; t < T; t += segment) {
@@ -244,7 +252,7 @@ void run_alone(ForwardCall<Real>& call, Team& team, WithoutGil& unlocked) {
 template <class Real>
 void run_alone(BackwardCall<Real>& call, Team& team, WithoutGil& unlocked) {
   if (call.is_empty()) return;
-  call.prepare(team.size());
+  call.prepare(team, team.size());
   for (Index last = call.dims().T; last > 0;) {
     if (last < call.dims().T) unlocked.let_python_interrupt();
     const Index first = call.cut(last);
@@ -312,7 +320,7 @@ void run_all(std::vector<std::unique_ptr<Call>>& calls, bool chained) {
   std::vector<std::vector<StepRange>> ranges;
   std::size_t longest = 0;
   for (std::unique_ptr<Call>& call : calls) {
-    call->prepare(1);
+    call->prepare(team, 1);
     ranges.push_back(pieces(*call));
     longest = std::max(longest, ranges.back().size());
   }

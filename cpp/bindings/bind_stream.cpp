@@ -59,12 +59,13 @@ class Stream {
       const WithoutGil unlocked;
       const std::lock_guard lock(mutex_);
       const CellKernels<Real>& k = weights_.kernels<Real>();
-      const SharedBuffer packed = weights_.forward_pack<Real>();
       Team team(num_threads());
+      const SharedBuffer packed = weights_.forward_pack<Real>(team);
       const std::size_t work = static_cast<std::size_t>(k.forward_work_size(dims_, false, team.size())) * sizeof(Real);
       if (work_ == nullptr || work_->bytes() < work) work_ = std::make_unique<Buffer>(work);
       const ForwardArgs<Real> args{.x = x_data,
                                    .packed = packed->as<Real>(),
+                                   .raw = nullptr,
                                    .h = h,
                                    .c = c_->as<Real>(),
                                    .gates = nullptr,

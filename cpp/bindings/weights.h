@@ -42,6 +42,15 @@ class Pack {
   Isa isa_ = Isa::baseline;
 };
 
+/// Whether something that has versions is used for the first time in its present one.
+class Uses {
+ public:
+  bool is_first(unsigned version) { return last_.exchange(version) != version; }
+
+ private:
+  std::atomic<unsigned> last_ = 0;
+};
+
 class Weights {
  public:
   /// Holds references to the arrays, whose values may change as long as invalidate() is called afterwards.
@@ -52,9 +61,22 @@ class Weights {
   /// Packed weights of the instruction set in use. Call without the GIL: packing may take a while, and another
   /// thread may be waiting for the same. The buffer stays valid for as long as the caller holds it.
   template <class Real>
-  SharedBuffer forward_pack();
+  SharedBuffer forward_pack(Team& team);
   template <class Real>
-  SharedBuffer backward_pack();
+  SharedBuffer backward_pack(Team& team);
+
+  /// The same for a call that can do without: null if the parameters are used for the first time since they changed,
+  /// which is as often as they are used in most training.
+  template <class Real>
+  SharedBuffer forward_pack_if_reused(Team& team) {
+    return forward_uses_.is_first(version_) ? nullptr : forward_pack<Real>(team);
+  }
+  template <class Real>
+  SharedBuffer backward_pack_if_reused(Team& team) {
+    return backward_uses_.is_first(version_) ? nullptr : backward_pack<Real>(team);
+  }
+  template <class Real>
+  Parameters<Real> parameters() const;
 
   Cell cell() const { return cell_; }
   LayerDims dims() const { return dims_; }
@@ -70,9 +92,8 @@ class Weights {
   template <class Real>
   void check(py::object& w_ih, py::object& w_hh);
   template <class Real>
-  Parameters<Real> parameters() const;
-  template <class Real>
-  SharedBuffer refresh(Pack& pack, Index (*size)(LayerDims), void (*write)(LayerDims, const Parameters<Real>&, Real*));
+  SharedBuffer refresh(Pack& pack, Index (*size)(LayerDims),
+                       void (*write)(LayerDims, const Parameters<Real>&, Real*, Team&), Team& team);
 
   Cell cell_;
   LayerDims dims_{};
@@ -84,14 +105,16 @@ class Weights {
   std::atomic<unsigned> version_ = 1;
   Pack forward_;
   Pack backward_;
+  Uses forward_uses_;
+  Uses backward_uses_;
 };
 
 template <class Real>
 SharedBuffer Weights::refresh(Pack& pack, Index (*size)(LayerDims),
-                              void (*write)(LayerDims, const Parameters<Real>&, Real*)) {
+                              void (*write)(LayerDims, const Parameters<Real>&, Real*, Team&), Team& team) {
   const std::lock_guard lock(mutex_);
   return pack.refresh<Real>(
-      version_.load(), [&] { return size(dims_); }, [&](Real* to) { write(dims_, parameters<Real>(), to); });
+      version_.load(), [&] { return size(dims_); }, [&](Real* to) { write(dims_, parameters<Real>(), to, team); });
 }
 
 template <class Real>
@@ -101,15 +124,15 @@ Parameters<Real> Weights::parameters() const {
 }
 
 template <class Real>
-SharedBuffer Weights::forward_pack() {
+SharedBuffer Weights::forward_pack(Team& team) {
   const CellKernels<Real>& k = kernels<Real>();
-  return refresh<Real>(forward_, k.forward_pack_size, k.pack_forward);
+  return refresh<Real>(forward_, k.forward_pack_size, k.pack_forward, team);
 }
 
 template <class Real>
-SharedBuffer Weights::backward_pack() {
+SharedBuffer Weights::backward_pack(Team& team) {
   const CellKernels<Real>& k = kernels<Real>();
-  return refresh<Real>(backward_, k.backward_pack_size, k.pack_backward);
+  return refresh<Real>(backward_, k.backward_pack_size, k.pack_backward, team);
 }
 
 /// Calls body<float>() or body<double>(), as the weights are.

@@ -36,7 +36,8 @@ struct Parameters {
 template <class Real>
 struct ForwardArgs {
   const Real* x;       // in   (R, I)
-  const Real* packed;  // in   written by pack_forward for the same sizes
+  const Real* packed;  // in   written by pack_forward for the same sizes; null in training where runs_unpacked
+  const Parameters<Real>* raw;  // in   in its place
   Real* h;             // io   (N+R, H)  slot 0 holds h0; slots 1..T are written
   Real* c;             // io   lstm only. Training: (N+R, H) like h. Inference: (N, H), c0 in, last state out
   Real* gates;         // out  (R, P, H)  training only: kept for backward. Null for rnn and in inference
@@ -47,7 +48,8 @@ struct ForwardArgs {
 template <class Real>
 struct BackwardArgs {
   const Real* x;       // in   (R, I)
-  const Real* packed;  // in   written by pack_backward for the same sizes
+  const Real* packed;  // in   written by pack_backward for the same sizes; null where runs_unpacked
+  const Parameters<Real>* raw;  // in   in its place
   const Real* h;       // in   (N+R, H)  as forward left it
   const Real* c;       // in   (N+R, H)  lstm only
   Real* gates;         // io   (R, P, H)  gates in, gradients of the pre-activations out. rnn: tmp (R, H)
@@ -63,6 +65,10 @@ struct BackwardArgs {
   Real* work;          // tmp  backward_work_size elements
 };
 
+/// Whether training may go without packed weights: packing pays if they are used several times. The bits are the same.
+inline bool forward_runs_unpacked(const Dims& dims) { return dims.T == 1 && dims.slots == nullptr; }
+inline bool backward_runs_unpacked(const Dims& dims) { return forward_runs_unpacked(dims) && dims.N <= 4; }
+
 /// The kernels of one cell and float type for one instruction set. Work and packed buffers are 64-byte aligned.
 template <class Real>
 struct CellKernels {
@@ -72,9 +78,9 @@ struct CellKernels {
 
   /// Elements of packed weights, and the packing itself: a copy, to be repeated when parameters change.
   Index (*forward_pack_size)(LayerDims dims);
-  void (*pack_forward)(LayerDims dims, const Parameters<Real>& parameters, Real* packed);
+  void (*pack_forward)(LayerDims dims, const Parameters<Real>& parameters, Real* packed, Team& team);
   Index (*backward_pack_size)(LayerDims dims);
-  void (*pack_backward)(LayerDims dims, const Parameters<Real>& parameters, Real* packed);
+  void (*pack_backward)(LayerDims dims, const Parameters<Real>& parameters, Real* packed, Team& team);
 
   /// T, N, I, H >= 1. Costs 2 G R H (I + H) flops; backward with dx twice as many.
   /// Forward runs some of the steps, those before them having been run.

@@ -16,6 +16,10 @@ class Backward {
   static Index work_size(const Dims& d, int threads) { return threads * WeightGrad<CellMath, Real>::work_size(d); }
 
   static void run(const Dims& d, const BackwardArgs<Real>& args, StepRange steps, Team& team) {
+    if (args.packed == nullptr) {
+      run_unpacked(d, args, team);
+      return;
+    }
     const Split split = Split::choose<Real>(d, CellMath::kProducts, team.size()).confirmed(team);
     const Backward self(d, args);
     const Index blocks = blocks_of<Real>(d.H);
@@ -35,6 +39,41 @@ class Backward {
   }
 
  private:
+  /// One step: dL/dh before it and dx straight from the weights, row after row of which passes once.
+  static void run_unpacked(const Dims& d, const BackwardArgs<Real>& args, Team& team) {
+    const int members = Split::choose<Real>(d, CellMath::kProducts, team.size()).threads;
+    const Backward self(d, args);
+    const Index blocks = blocks_of<Real>(d.H);
+    parallel(team, members, [&](int member) {
+      for_each_tile<1>(d.N, share(blocks, member, members),
+                       [&](const TileRange& tile) { self.retreat(tile, 0, 0, false); });
+    });
+    parallel(team, members, [&](int member) {
+      const RowsOut<Real> dh{args.dh, d.H};
+      const RowsOut<Real> dx{args.dx, d.I};
+      if (!CellMath::kPassesStateOn) clear_rows(dh, d.N, share(blocks, member, members), d.H);
+      if (args.dx != nullptr) clear_rows(dx, d.N, share(blocks_of<Real>(d.I), member, members), d.I);
+      for (int p = 0; p < CellMath::kProducts; ++p) {
+        const RowsIn<Real> of_h{self.da(0, 0) + (CellMath::kRecurrentPlane + p) * d.H, kPlanes * d.H};
+        const RowsIn<Real> of_x{self.da(0, 0) + (CellMath::kInputPlane + p) * d.H, kPlanes * d.H};
+        add_unpacked_products(args.raw->w_hh + CellMath::kRecurrentGate[p] * d.H * d.H, d.H, d.H, d.N, of_h, dh,
+                              share(blocks, member, members));
+        if (args.dx != nullptr) {
+          add_unpacked_products(args.raw->w_ih + CellMath::kInputGate[p] * d.H * d.I, d.H, d.I, d.N, of_x, dx,
+                                share(blocks_of<Real>(d.I), member, members));
+        }
+      }
+      self.add_weight_grad(0, 1, member, members);
+    });
+  }
+
+  static void clear_rows(RowsOut<Real> rows, Index count, Range blocks, Index columns) {
+    const Index last = blocks.last * L < columns ? blocks.last * L : columns;
+    for (Index row = 0; row < count; ++row) {
+      for (Index j = blocks.first * L; j < last; ++j) rows[row][j] = 0;
+    }
+  }
+
   static constexpr int L = kLanes<Real>;
   static constexpr int kPlanes = CellMath::kPlanes;
 

@@ -48,7 +48,7 @@ class Dense {
     }
     if (args.dx != nullptr) {
       pack_in_parallel(team, members, blocks_of<Real>(d.inputs),
-                       [&](Range blocks) { pack_some_columns(packed, args.w, d, blocks); });
+                       [&](Range blocks) { pack_lanes(packed, d.outputs * L, args.w, d.outputs, d.inputs, blocks); });
       const Matrix<Real> w{packed, d.inputs, d.outputs, nullptr};
       for_parts(team, members, d.rows, d.inputs, [&](Range rows, Range blocks) {
         const Index first = blocks.first * L;
@@ -116,14 +116,6 @@ class Dense {
   /// to = bias[first..] or zero.
   static void fill(Real* to, const Real* bias, Index first, Index width) {
     for (Index j = 0; j < width; ++j) to[j] = bias == nullptr ? Real(0) : bias[first + j];
-  }
-
-  static void pack_some_columns(Real* packed, const Real* w, const DenseDims& d, Range blocks) {
-    for (Index block = blocks.first; block < blocks.last; ++block) {
-      Real* to = packed + block * d.outputs * L;
-      const Index width = lanes_left<Real>(block * L, d.inputs);
-      for (Index k = 0; k < d.outputs; ++k, to += L) store(to, load_lanes(w + k * d.inputs + block * L, width));
-    }
   }
 
   static void activate(const Activation& f, Real* y, Range rows, Index width, Index stride) {

@@ -17,12 +17,17 @@ template <class CellMath, class Real>
 class Forward {
  public:
   static Index work_size(const Dims& d, bool training, int threads) {
-    return needs_scratch(training) ? threads * scratch_size(d, choose(d, threads)) : 0;
+    if (needs_scratch(training)) return threads * scratch_size(d, choose(d, threads));
+    return forward_runs_unpacked(d) ? Pack::bias_size({d.I, d.H}) + threads * Pack::block_size({d.I, d.H}) : 0;
   }
 
   static void run(const Dims& d, const ForwardArgs<Real>& args, bool training, StepRange steps, Team& team) {
+    if (args.packed == nullptr) {
+      run_unpacked(d, args, team);
+      return;
+    }
     const Split split = choose(d, team.size()).confirmed(team);
-    const Forward self(d, args, training, chunk_steps(d, split));
+    const Forward self(d, args, training, chunk_steps(d, split), Pack({d.I, d.H}, args.packed));
     // Threads that share the rows share their pre-activations, too.
     const Index scratch = needs_scratch(training) && !split.by_units ? scratch_size(d, split) : 0;
     Barrier barrier(split.threads);
@@ -37,6 +42,7 @@ class Forward {
   }
 
  private:
+  using Pack = ForwardPack<CellMath, Real>;
   static constexpr int L = kLanes<Real>;
   static constexpr int P = CellMath::kProducts;
   static constexpr int kPlanes = CellMath::kPlanes;
@@ -48,10 +54,26 @@ class Forward {
   const ForwardArgs<Real>& args;
   const bool training;
   const Index chunk;  // steps that are projected at once
-  const ForwardPack<CellMath, Real> pack;
+  const Pack pack;
 
-  Forward(const Dims& dims, const ForwardArgs<Real>& a, bool keep, Index chunk_size)
-      : d(dims), args(a), training(keep), chunk(chunk_size), pack({d.I, d.H}, a.packed) {}
+  Forward(const Dims& dims, const ForwardArgs<Real>& a, bool keep, Index chunk_size, const Pack& weights)
+      : d(dims), args(a), training(keep), chunk(chunk_size), pack(weights) {}
+
+  /// One step of training: every block of weights is packed just before it is used, and forgotten. Threads share them.
+  static void run_unpacked(const Dims& d, const ForwardArgs<Real>& args, Team& team) {
+    const LayerDims layer{d.I, d.H};
+    const int members = choose(d, team.size()).threads;
+    Pack::pack_bias(layer, *args.raw, args.work);
+    parallel(team, members, [&](int member) {
+      Real* const block = args.work + Pack::bias_size(layer) + member * Pack::block_size(layer);
+      const Forward self(d, args, true, 1, Pack(layer, block, args.work));
+      const Range mine = share(self.pack.blocks, member, members);
+      for (Index number = mine.first; number < mine.last; ++number) {
+        Pack::pack_block(layer, *args.raw, number, block);
+        self.run_part({0, 1}, {{0, d.N}, {number, number + 1}}, nullptr, nullptr);
+      }
+    });
+  }
 
   static Split choose(const Dims& d, int available) { return Split::choose<Real>(d, P, available); }
 

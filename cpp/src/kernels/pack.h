@@ -6,7 +6,7 @@
 
 #include <utility>
 
-#include "kernels/tile.h"
+#include "kernels/team.h"
 #include "rnnfast/recurrent.h"
 
 namespace rnnfast::RNNFAST_ISA {
@@ -66,35 +66,59 @@ inline void transpose(Real* to, Index to_stride, const Real* from, Index from_st
 }
 
 /// Panels for products whose results run over units: w rows become lanes.
-///   to    out  [blocks of H][depth][P][lanes]
+///   to    out  [blocks][depth][P][lanes]
 ///   w     in   (G*H, depth); gate[p] is the row block of product p
 template <class Real, int P>
-inline void pack_units_by_depth(Real* to, const Real* w, const int (&gate)[P], Index H, Index depth) {
+inline void pack_units_by_depth(Real* to, const Real* w, const int (&gate)[P], Index H, Index depth, Range blocks) {
   constexpr int L = kLanes<Real>;
-  for (Index block = 0; block < blocks_of<Real>(H); ++block) {
+  for (Index block = blocks.first; block < blocks.last; ++block) {
     for (int p = 0; p < P; ++p) {
-      transpose(to + block * depth * P * L + p * L, P * L, w + (gate[p] * H + block * L) * depth, depth,
-                lanes_left<Real>(block * L, H), depth);
+      transpose(to + (block - blocks.first) * depth * P * L + p * L, P * L, w + (gate[p] * H + block * L) * depth,
+                depth, lanes_left<Real>(block * L, H), depth);
     }
   }
 }
 
-/// Panels for products whose sum runs over the gates: w columns become lanes.
+/// to[block][row] = the lanes of `block` in w[row], blocks `to_stride` apart; a few rows at a time, so that neither
+/// reading nor writing jumps from line to line.
+///   w  in  (rows, columns)
+template <class Real>
+inline void pack_lanes(Real* to, Index to_stride, const Real* w, Index rows, Index columns, Range blocks) {
+  constexpr int L = kLanes<Real>;
+  constexpr Index kRows = 8;
+  for (Index first = 0; first < rows; first += kRows) {
+    const Index last = first + kRows < rows ? first + kRows : rows;
+    for (Index block = blocks.first; block < blocks.last; ++block) {
+      const Index width = lanes_left<Real>(block * L, columns);
+      for (Index row = first; row < last; ++row) {
+        store(to + block * to_stride + row * L, load_lanes(w + row * columns + block * L, width));
+      }
+    }
+  }
+}
+
+/// Panels for products whose sum runs over the gates: w columns become lanes. Writes some blocks.
 ///   to    out  [blocks of columns][P * H][lanes]
 ///   w     in   (G*H, columns); gate[p] is the row block of the p-th part of the sum
 template <class Real, int P>
-inline void pack_columns_by_gates(Real* to, const Real* w, const int (&gate)[P], Index H, Index columns) {
+inline void pack_columns_by_gates(Real* to, const Real* w, const int (&gate)[P], Index H, Index columns, Range blocks) {
   constexpr int L = kLanes<Real>;
-  for (Index block = 0; block < blocks_of<Real>(columns); ++block) {
-    const Index width = lanes_left<Real>(block * L, columns);
-    for (int p = 0; p < P; ++p) {
-      const Real* from = w + gate[p] * H * columns + block * L;
-      for (Index j = 0; j < H; ++j, to += L) store(to, load_lanes(from + j * columns, width));
-    }
+  for (int p = 0; p < P; ++p) {
+    pack_lanes(to + p * H * L, P * H * L, w + gate[p] * H * columns, H, columns, blocks);
   }
 }
 
-/// The packed weights of a layer, as views of one buffer.
+/// Elements below which packing stays on one thread.
+inline constexpr Index kWorthSharing = 1 << 17;
+
+/// Runs body(member) on the threads that packing a layer is worth.
+template <class Body>
+inline void pack_in_parallel(Team& team, Index size, const Body& body) {
+  const int members = size < kWorthSharing ? 1 : team.size();
+  parallel(team, members, [&](int member) { body(member, members); });
+}
+
+/// The packed weights of a layer, as views of buffers.
 template <class CellMath, class Real>
 struct ForwardPack {
   static constexpr int P = CellMath::kProducts;
@@ -110,16 +134,36 @@ struct ForwardPack {
         w_hh{buffer + blocks * w_ih.stride, d.H, d.H * P * L},
         bias(w_hh.data + blocks * w_hh.stride) {}
 
-  static Index size(LayerDims d) { return blocks_of<Real>(d.H) * L * ((d.I + d.H) * P + CellMath::kPlanes); }
+  /// What pack_block wrote, in the place of every block.
+  ForwardPack(LayerDims d, const Real* block, const Real* bias_of_all)
+      : blocks(blocks_of<Real>(d.H)), w_ih{block, d.I, 0}, w_hh{block + d.I * P * L, d.H, 0}, bias(bias_of_all) {}
 
-  static void pack(LayerDims d, const Parameters<Real>& parameters, Real* buffer) {
+  static Index block_size(LayerDims d) { return (d.I + d.H) * P * L; }
+  static Index bias_size(LayerDims d) { return blocks_of<Real>(d.H) * L * CellMath::kPlanes; }
+  static Index size(LayerDims d) { return blocks_of<Real>(d.H) * block_size(d) + bias_size(d); }
+
+  static void pack(LayerDims d, const Parameters<Real>& parameters, Real* buffer, Team& team) {
     const ForwardPack views(d, buffer);
-    Real* at = buffer;
-    pack_units_by_depth<Real, P>(at, parameters.w_ih, CellMath::kInputGate, d.H, d.I);
-    at += views.blocks * views.w_ih.stride;
-    pack_units_by_depth<Real, P>(at, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H);
-    at += views.blocks * views.w_hh.stride;
-    const Index padded = views.blocks * L;
+    Real* const w_hh = buffer + views.blocks * views.w_ih.stride;
+    pack_in_parallel(team, size(d), [&](int member, int members) {
+      const Range mine = share(views.blocks, member, members);
+      pack_units_by_depth<Real, P>(buffer + mine.first * views.w_ih.stride, parameters.w_ih, CellMath::kInputGate, d.H,
+                                   d.I, mine);
+      pack_units_by_depth<Real, P>(w_hh + mine.first * views.w_hh.stride, parameters.w_hh, CellMath::kRecurrentGate,
+                                   d.H, d.H, mine);
+    });
+    pack_bias(d, parameters, w_hh + views.blocks * views.w_hh.stride);
+  }
+
+  /// The weights of one block of units.
+  static void pack_block(LayerDims d, const Parameters<Real>& parameters, Index block, Real* to) {
+    const Range one{block, block + 1};
+    pack_units_by_depth<Real, P>(to, parameters.w_ih, CellMath::kInputGate, d.H, d.I, one);
+    pack_units_by_depth<Real, P>(to + d.I * P * L, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H, one);
+  }
+
+  static void pack_bias(LayerDims d, const Parameters<Real>& parameters, Real* to) {
+    const Index padded = blocks_of<Real>(d.H) * L;
     for (int plane = 0; plane < CellMath::kPlanes; ++plane) {
       const int of_input = plane - CellMath::kInputPlane;
       const int of_recurrent = plane - CellMath::kRecurrentPlane;
@@ -131,7 +175,7 @@ struct ForwardPack {
             sum += parameters.b_hh[CellMath::kRecurrentGate[of_recurrent] * d.H + j];
           }
         }
-        at[plane * padded + j] = sum;
+        to[plane * padded + j] = sum;
       }
     }
   }
@@ -149,10 +193,14 @@ struct BackwardPack {
 
   static Index size(LayerDims d) { return (blocks_of<Real>(d.H) + blocks_of<Real>(d.I)) * P * d.H * L; }
 
-  static void pack(LayerDims d, const Parameters<Real>& parameters, Real* buffer) {
-    pack_columns_by_gates<Real, P>(buffer, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H);
-    buffer += blocks_of<Real>(d.H) * P * d.H * L;
-    pack_columns_by_gates<Real, P>(buffer, parameters.w_ih, CellMath::kInputGate, d.H, d.I);
+  static void pack(LayerDims d, const Parameters<Real>& parameters, Real* buffer, Team& team) {
+    Real* const w_ih = buffer + blocks_of<Real>(d.H) * P * d.H * L;
+    pack_in_parallel(team, size(d), [&](int member, int members) {
+      pack_columns_by_gates<Real, P>(buffer, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H,
+                                     share(blocks_of<Real>(d.H), member, members));
+      pack_columns_by_gates<Real, P>(w_ih, parameters.w_ih, CellMath::kInputGate, d.H, d.I,
+                                     share(blocks_of<Real>(d.I), member, members));
+    });
   }
 };
 

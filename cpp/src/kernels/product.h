@@ -6,7 +6,7 @@
 #include <type_traits>
 
 #include "kernels/chunks.h"
-#include "kernels/pack.h"
+#include "kernels/outer.h"
 #include "rnnfast/options.h"
 
 namespace rnnfast::RNNFAST_ISA {
@@ -56,25 +56,16 @@ inline Real* pack_rows(Real* to, const Real* w, Index rows, Index columns, const
 template <class Real>
 inline Real* pack_columns(Real* to, const Real* w, Index rows, Index columns, const Ranges* ranges) {
   constexpr int L = kLanes<Real>;
+  if (ranges == nullptr) {
+    pack_lanes(to, rows * L, w, rows, columns, {0, blocks_of<Real>(columns)});
+    return to + Matrix<Real>::size(columns, rows, nullptr);
+  }
   for_each_range(columns, rows, ranges, to, [&](Index block, Index first, Index last, Real* at) {
     const Index width = lanes_left<Real>(block * L, columns);
     for (Index k = first; k < last; ++k, at += L) store(at, load_lanes(w + k * columns + block * L, width));
   });
   return to + Matrix<Real>::size(columns, rows, ranges);
 }
-
-/// Rows of an array.
-template <class Pointer>
-struct Rows {
-  Pointer data;
-  Index stride;
-
-  Pointer operator[](Index row) const { return data + row * stride; }
-};
-template <class Real>
-using RowsIn = Rows<const Real*>;
-template <class Real>
-using RowsOut = Rows<Real*>;
 
 /// Whether blocks first..last-1 have the same ranges.
 inline bool same_ranges(const Ranges& ranges, Index first, Index last) {
@@ -228,6 +219,18 @@ template <class Real, class RightRow>
 inline void add_outer_products(Real* to, Index left, Index right, Index rows, RowsIn<Real> a, const RightRow& b,
                                const Ranges* ranges, const OuterShare& share, Real* work) {
   constexpr int L = kLanes<Real>;
+  if (rows <= kUnpackedRows && ranges == nullptr) {
+    const Index first = share.blocks.first * L;
+    const Index last = share.blocks.last * L < right ? share.blocks.last * L : right;
+    const Real* from[kUnpackedRows];
+    for (Index m = 0; m < rows; ++m) from[m] = b(m) + first;
+    for (Index k = share.rows.first; k < share.rows.last && last > first; ++k) {
+      Real factor[kUnpackedRows];
+      for (Index m = 0; m < rows; ++m) factor[m] = a[m][k];
+      add_outer_row(to + k * right + first, last - first, rows, factor, from);
+    }
+    return;
+  }
   Real* const columns = work;
   Real* const panels = work + left * kPieceRows;
   for (Index begin = 0; begin < rows; begin += kPieceRows) {

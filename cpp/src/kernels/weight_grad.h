@@ -6,7 +6,7 @@
 #pragma once
 
 #include "kernels/chunks.h"
-#include "kernels/pack.h"
+#include "kernels/outer.h"
 #include "kernels/team.h"
 
 namespace rnnfast::RNNFAST_ISA {
@@ -51,6 +51,11 @@ class WeightGrad {
   void add_piece(Index first_row, Index rows, Range gates) const {
     const Index row_size = CellMath::kPlanes * d.H;
     const Real* da = args.gates + first_row * row_size;
+    if (args.db_ih != nullptr) add_bias(da, rows, gates);
+    if (rows <= kUnpackedRows) {
+      add_unpacked(da, args.x + first_row * d.I, rows, gates);
+      return;
+    }
     transpose(da_columns + gates.first * kPieceRows, kPieceRows, da + gates.first, row_size, rows, gates.size());
     pack_inputs(args.x + first_row * d.I, rows);
     const Panels<Real> panels{inputs, rows, kPieceRows * L};
@@ -60,7 +65,29 @@ class WeightGrad {
       const Range positions = intersection(gates, {plane * d.H, (plane + 1) * d.H});
       if (positions.size() > 0) add_products(positions, blocks, panels);
     }
-    if (args.db_ih != nullptr) add_bias(da, rows, gates);
+  }
+
+  void add_unpacked(const Real* da, const Real* x, Index rows, Range gates) const {
+    const Real* x_row[kUnpackedRows];
+    const Real* h_prev[kUnpackedRows];
+    for (Index m = 0; m < rows; ++m) {
+      x_row[m] = x + m * d.I;
+      h_prev[m] = args.h + h_row[m] * d.H;
+    }
+    for (Index position = gates.first; position < gates.last; ++position) {
+      const int plane = static_cast<int>(position / d.H);
+      const Index unit = position % d.H;
+      Real a[kUnpackedRows];
+      for (Index m = 0; m < rows; ++m) a[m] = da[m * CellMath::kPlanes * d.H + position];
+      if (has_input(plane)) {
+        const Index row = CellMath::kInputGate[input_product(plane)] * d.H + unit;
+        add_outer_row(args.dw_ih + row * d.I, d.I, rows, a, x_row);
+      }
+      if (has_recurrent(plane)) {
+        const Index row = CellMath::kRecurrentGate[recurrent_product(plane)] * d.H + unit;
+        add_outer_row(args.dw_hh + row * d.H, d.H, rows, a, h_prev);
+      }
+    }
   }
 
   void add_products(Range positions, Range blocks, const Panels<Real>& panels) const {

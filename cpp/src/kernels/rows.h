@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+// Products of few rows with a matrix as it is, without packing it.
+#pragma once
+
+#include "kernels/pack.h"
+
+namespace rnnfast::RNNFAST_ISA {
+
+/// Rows of an array.
+template <class Pointer>
+struct Rows {
+  Pointer data;
+  Index stride;
+
+  Pointer operator[](Index row) const { return data + row * stride; }
+};
+template <class Real>
+using RowsIn = Rows<const Real*>;
+template <class Real>
+using RowsOut = Rows<Real*>;
+
+/// At most so many rows are not worth packing for.
+inline constexpr Index kUnpackedRows = 4;
+
+/// R rows and U whole blocks of columns, whose sums stay in registers while all of w passes.
+template <int R, int U, class Real>
+inline void add_unpacked_tile(const Real* w, Index depth, Index columns, RowsIn<Real> in, RowsOut<Real> out) {
+  constexpr int L = kLanes<Real>;
+  Vec<Real> sum[R][U];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+    for (int u = 0; u < U; ++u) sum[r][u] = load(out[r] + u * L);
+  }
+  for (Index k = 0; k < depth; ++k, w += columns) {
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const Vec<Real> factor = splat(in[r][k]);
+#pragma GCC unroll 16
+      for (int u = 0; u < U; ++u) sum[r][u] = fma(factor, load(w + u * L), sum[r][u]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+    for (int u = 0; u < U; ++u) store(out[r] + u * L, sum[r][u]);
+  }
+}
+
+/// out[row] += sum over k of in[row][k] w[k], for R rows and the blocks of columns of `share`.
+template <int R, class Real>
+inline void add_unpacked_rows(const Real* w, Index depth, Index columns, RowsIn<Real> in, RowsOut<Real> out,
+                              Range share) {
+  constexpr int L = kLanes<Real>;
+  constexpr int U = kAccumulators >= 16 ? 16 / R : 8 / R;
+  const Index last = share.last * L < columns ? share.last * L : columns;
+  for (Index unit = share.first * L; unit < last;) {
+    const Real* from = w + unit;
+    const RowsOut<Real> to{out.data + unit, out.stride};
+    if (last - unit >= U * L) {
+      add_unpacked_tile<R, U>(from, depth, columns, in, to);
+      unit += U * L;
+      continue;
+    }
+    const Index width = lanes_left<Real>(unit, last);
+    for (int r = 0; r < R; ++r) {
+      Vec<Real> sum = load_lanes(to[r], width);
+      for (Index k = 0; k < depth; ++k) sum = fma(splat(in[r][k]), load_lanes(from + k * columns, width), sum);
+      store_lanes(to[r], sum, width);
+    }
+    unit += L;
+  }
+}
+
+/// The same for up to kUnpackedRows rows. The bits are those of packed products.
+///   w    in  (depth, columns)
+///   in   in  rows of `depth` numbers
+///   out  io  rows of `columns` numbers
+template <class Real>
+inline void add_unpacked_products(const Real* w, Index depth, Index columns, Index rows, RowsIn<Real> in,
+                                  RowsOut<Real> out, Range share) {
+  switch (rows) {
+    case 1: return add_unpacked_rows<1>(w, depth, columns, in, out, share);
+    case 2: return add_unpacked_rows<2>(w, depth, columns, in, out, share);
+    case 3: return add_unpacked_rows<3>(w, depth, columns, in, out, share);
+    default: return add_unpacked_rows<4>(w, depth, columns, in, out, share);
+  }
+}
+
+}  // namespace rnnfast::RNNFAST_ISA
