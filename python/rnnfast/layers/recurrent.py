@@ -257,25 +257,31 @@ class RecurrentLayer(Layer):
         """
         if not (is_exactly(x, self.dtype, 3) and x.shape[2] == self.input_size):
             return None
-        shape = (1, x.shape[1], self.hidden_size)
-        if state is None and not self.learn_initial_state:
-            zeros = np.zeros(shape, self.dtype)
-            state = (zeros, zeros) if self._has_cell_state else zeros
-        if not self._has_cell_state:
-            if not (is_exactly(state, self.dtype, 3) and state.shape == shape):
+        first = self._exact_state(state, x.shape[1])
+        if first is None:
+            return None
+        h0, c0 = first
+        h, c, _ = _core.forward(
+            weights=weights, x=x, h0=h0[0], c0=None if c0 is None else c0[0], training=False, slots=None
+        )
+        return h[1:], h[-1:].copy() if c is None else (h[-1:].copy(), c[None])
+
+    def _exact_state(self, state: State, batch: int) -> tuple[Array, Array | None] | None:
+        """The two parts of a state, (1, N, H), if they are as the kernels take them."""
+        shape = (1, batch, self.hidden_size)
+        if state is None:
+            if self.learn_initial_state:
                 return None
-            h, _, _ = _core.forward(weights=weights, x=x, h0=state[0], c0=None, training=False)
-            return h[1:], h[-1:].copy()
+            zeros = np.zeros(shape, self.dtype)
+            return zeros, zeros if self._has_cell_state else None
+        if not self._has_cell_state:
+            return (state, None) if is_exactly(state, self.dtype, 3) and state.shape == shape else None
         if type(state) is not tuple or len(state) != 2:
             return None
-        h0, c0 = state
-        if not (is_exactly(h0, self.dtype, 3) and h0.shape == shape):
+        h, c = state
+        if not (is_exactly(h, self.dtype, 3) and h.shape == shape):
             return None
-        if not (is_exactly(c0, self.dtype, 3) and c0.shape == shape):
-            return None
-        h, c, _ = _core.forward(weights=weights, x=x, h0=h0[0], c0=c0[0], training=False)
-        assert c is not None
-        return h[1:], (h[-1:].copy(), c[None])
+        return (h, c) if is_exactly(c, self.dtype, 3) and c.shape == shape else None
 
     def forward(
         self,
@@ -313,6 +319,10 @@ class RecurrentLayer(Layer):
         Gruslys et al. (2016), Memory-efficient backpropagation through time, NeurIPS; Chen et al. (2016), Training
         deep nets with sublinear memory cost, arXiv 1604.06174, for ``checkpoint``.
         """
+        if self._direct is not None and lengths is None and resets is None and checkpoint is False:
+            result = self._forward_directly(self._direct, x, state)
+            if result is not None:
+                return result
         who = f"{type(self).__name__}.forward"
         spacing = _spacing(who, checkpoint)
         given = x
@@ -323,6 +333,22 @@ class RecurrentLayer(Layer):
         y.flags.writeable = False
         tape._outside = [array for array in (given, y) if isinstance(array, np.ndarray)]
         return from_time_major(y, layout), self._state(h, c, layout), tape
+
+    def _forward_directly(self, weights: _core.Weights, x: Any, state: State) -> tuple[Array, State, Tape] | None:
+        """`_call_directly` in training."""
+        if not (is_exactly(x, self.dtype, 3) and x.shape[2] == self.input_size):
+            return None
+        first = self._exact_state(state, x.shape[1])
+        if first is None:
+            return None
+        h0, c0 = first
+        tape = Tape(self, "T N")
+        y = self._trace_directly(weights, x, tape, h0[0], None if c0 is None else c0[0])
+        y.flags.writeable = False
+        tape._outside += x, y
+        trace = tape._traces[0]
+        h_n, c = trace.h[-1:].copy(), trace.c
+        return y, h_n if c is None else (h_n, c[-1:].copy()), tape
 
     def backward(
         self, tape: Tape, dy: Any = None, dstate: State = None, *, dcell_states: Any = None, keep: bool = False
@@ -357,11 +383,40 @@ class RecurrentLayer(Layer):
         ----------
         Werbos (1990), Backpropagation through time, Proceedings of the IEEE 78(10).
         """
+        if self._direct is not None and dcell_states is None and not keep:
+            result = self._backward_directly(self._direct, tape, dy, dstate)
+            if result is not None:
+                return result
         flat = np.zeros(self.parameters.size, self.dtype)
         grads = self.parameters.views(flat)
         dx, dh, dc, layout = self._backpropagate(tape, dy, dstate, dcell_states, grads, keep=keep, need_dx=True)
         assert dx is not None
         return Gradients(from_time_major(dx, layout), self._state(dh, dc, layout), grads, flat)
+
+    def _backward_directly(self, weights: _core.Weights, tape: Any, dy: Any, dstate: State) -> Gradients | None:
+        """`_call_directly` on the way back."""
+        if type(tape) is not Tape or tape._layout != "T N" or not self._takes_directly(tape):
+            return None
+        if dy is not None and not (is_exactly(dy, self.dtype, 3) and dy.shape == (*tape._shape, self.hidden_size)):
+            return None
+        last: tuple[Array | None, Array | None] | None = (None, None)
+        if dstate is not None:
+            last = self._exact_state(dstate, tape._shape[1])
+        if last is None:
+            return None
+        flat = np.zeros(self.parameters.size, self.dtype)
+        grads = self.parameters.views(flat)
+        dh_n, dc_n = (None if part is None else part[0] for part in last)
+        dx, dh, dc = self._pull_back_directly(weights, tape, dy, dh_n, dc_n, grads, True)
+        assert dx is not None
+        return Gradients(dx, dh[None] if dc is None else (dh[None], dc[None]), grads, flat)
+
+    def _takes_directly(self, tape: Tape) -> bool:
+        """Whether the tape is one of `_trace_directly`, or as simple."""
+        if tape._layer is not self or tape._version != self.parameters.version or tape._learned or self._absent:
+            return False
+        trace = tape._traces[0]
+        return trace.way.slots is None and not trace.cuts
 
     def stream(self, batch: int = 1) -> Stream:
         """The layer run step by step on ``batch`` sequences at once, with the state kept inside.
@@ -386,44 +441,51 @@ class RecurrentLayer(Layer):
     def trace(self, x: Array, run: Run = PLAIN) -> tuple[Array, Tape]:
         tape = Tape(self, "T N")
         if self._direct is not None and run.lengths is None and run.carry is None:
-            return self._trace_directly(self._direct, x, tape), tape
+            tape._learned = self.learn_initial_state
+            return self._trace_directly(self._direct, x, tape, *self._initial(0, x.shape[1], None)), tape
         return self._run_in_model(x, run, tape), tape
 
     # Small steps of training are mostly Python; these two leave out what a plain layer does not need. Going through
     # `Direction` as well takes a quarter longer.
 
-    def _trace_directly(self, weights: _core.Weights, x: Array, tape: Tape) -> Array:
+    def _trace_directly(self, weights: _core.Weights, x: Array, tape: Tape, h0: Array, c0: Array | None) -> Array:
         shape = x.shape[:2]
-        h0, c0 = self._initial(0, shape[1], None)
-        h, c, gates = _core.forward(weights=weights, x=x, h0=h0, c0=c0, training=True)
+        h, c, gates = _core.forward(weights=weights, x=x, h0=h0, c0=c0, training=True, slots=None)
         tape._shape = shape
-        tape._learned = self.learn_initial_state
         tape._inputs.append(x)
         tape._traces.append(Trace(Way(*shape), x, h, c, gates, NO_MASKS))
         y: Array = h[1:]
         return y
 
     def _pull_back_directly(
-        self, weights: _core.Weights, tape: Tape, dy: Array, grads: Mapping[str, Array], need_dx: bool
-    ) -> Array | None:
+        self,
+        weights: _core.Weights,
+        tape: Tape,
+        dy: Array | None,
+        dh_n: Array | None,
+        dc_n: Array | None,
+        grads: Mapping[str, Array],
+        need_dx: bool,
+    ) -> tuple[Array | None, Array, Array | None]:
         trace = tape._traces[0]
         tape._layer = None
-        dx: Array | None = _core.backward(
+        return _core.backward(
             weights=weights,
             x=trace.x,
             h=trace.h,
             c=trace.c,
             gates=trace.gates,
-            dy=np.ascontiguousarray(dy),
-            dh_n=None,
-            dc_n=None,
+            dy=dy,
+            dh_n=dh_n,
+            dc_n=dc_n,
             dw_ih=grads["weight_ih_l0"],
             dw_hh=grads["weight_hh_l0"],
             db_ih=grads.get("bias_ih_l0"),
             db_hh=grads.get("bias_hh_l0"),
             need_dx=need_dx,
-        )[0]
-        return dx
+            slots=None,
+            dcells=None,
+        )
 
     def _run_in_model(self, x: Array, run: Run, tape: Tape | None) -> Array:
         states = None if run.carry is None else run.carry.get(run.path)
@@ -435,10 +497,9 @@ class RecurrentLayer(Layer):
     def pull_back(self, tape: Tape, dy: Array, grad: Array, need_dx: bool) -> Array | None:
         grad[...] = 0
         grads = self.parameters.views(grad)
-        usable = tape._layer is self and tape._version == self.parameters.version
-        special = tape._learned or self._absent or tape._traces[0].way.slots is not None
-        if self._direct is not None and usable and not special:
-            return self._pull_back_directly(self._direct, tape, dy, grads, need_dx)
+        if self._direct is not None and self._takes_directly(tape):
+            dy = np.ascontiguousarray(dy)
+            return self._pull_back_directly(self._direct, tape, dy, None, None, grads, need_dx)[0]
         return self._backpropagate(tape, dy, None, None, grads, keep=False, need_dx=need_dx)[0]
 
     # All layers and directions.
