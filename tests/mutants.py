@@ -42,6 +42,8 @@ TESTS = (
 STRUCTURE_TESTS = ("test_ragged.py", "test_states.py", "test_structure.py", "test_checkpoint.py", "test_threads.py")
 # Those of cells with options and of few connections.
 OPTION_TESTS = ("test_options.py", "test_frnn.py")
+# Those of the fully connected layer.
+DENSE_TESTS = ("test_dense.py",)
 # Those of what is not the layers' own: the kernels of training.
 TRAINING_TESTS = ("test_optim.py", "test_losses.py", "test_small_layers.py")
 
@@ -57,6 +59,8 @@ LSTM_OPTIONS, GRU_OPTIONS = "cpp/src/cells/lstm_options.h", "cpp/src/cells/gru_o
 NORMALIZE, PRODUCT = "cpp/src/kernels/normalize.h", "cpp/src/kernels/product.h"
 OPTION_BACKWARD, FUNCTIONS = "cpp/src/kernels/option_backward.h", "cpp/src/simd/functions.h"
 SPARSITY = "cpp/src/sparsity.cpp"
+DENSE, ROWS, OUTER = (f"cpp/src/kernels/{name}.h" for name in ("dense", "rows", "outer"))
+COPY_ROWS = "cpp/src/rows.cpp"
 TILE, TEAM = "cpp/src/kernels/tile.h", "cpp/src/kernels/team.h"
 MATH, VEC = "cpp/src/simd/math.h", "cpp/src/simd/vec.h"
 OPTIM, LOSS, BIND_OPTIM = "cpp/src/kernels/optim.h", "cpp/src/kernels/loss.h", "cpp/bindings/bind_optim.cpp"
@@ -426,8 +430,8 @@ MUTANTS = (
     Mutant(
         "pack-gate-order",
         PACK,
-        "w + gate[p] * H * columns + block * L",
-        "w + p * H * columns + block * L",
+        "w + gate[p] * H * columns, H, columns, blocks);",
+        "w + p * H * columns, H, columns, blocks);",
         "GRU: backward multiplies by another gate's w_hh",
     ),
     Mutant(
@@ -674,6 +678,105 @@ MUTANTS = (
         "const std::size_t behind = 0;",
         "a layer does not wait for the one below",
     ),
+    # The fully connected layer, and rows that are not packed.
+    Mutant(
+        "dense-bias-of-block",
+        DENSE,
+        "bias == nullptr ? Real(0) : bias[first + j]",
+        "bias == nullptr ? Real(0) : bias[j]",
+        "outputs that are divided among threads all get the first biases",
+    ),
+    Mutant(
+        "dense-slope-lost",
+        DENSE,
+        "load_lanes(args.dy + m, width) * function.slope(load_lanes(args.y + m, width))",
+        "load_lanes(args.dy + m, width)",
+        "the gradient ignores the activation",
+    ),
+    Mutant(
+        "dense-activation-of-block",
+        DENSE,
+        "activate(*f, args.y + first, rows, width, d.outputs)",
+        "activate(*f, args.y, rows, width, d.outputs)",
+        "the activation goes to the first outputs only",
+    ),
+    Mutant(
+        "dense-dx-not-cleared",
+        DENSE,
+        "fill(args.dx + row * d.inputs + first, nullptr, 0, width);",
+        "(void)row;",
+        "dx is added to what was there",
+    ),
+    Mutant(
+        "unpacked-forward-block",
+        FORWARD,
+        "Pack::pack_block(layer, *args.raw, number, block);",
+        "Pack::pack_block(layer, *args.raw, mine.first, block);",
+        "a single step computes all units with the weights of the first",
+    ),
+    Mutant(
+        "unpacked-backward-carry",
+        BACKWARD,
+        "if (!CellMath::kPassesStateOn) clear_rows(dh",
+        "clear_rows(dh",
+        "a single step of a GRU: what passes its gates by is lost",
+    ),
+    Mutant(
+        "unpacked-backward-gates",
+        BACKWARD,
+        "args.raw->w_hh + CellMath::kRecurrentGate[p] * d.H * d.H",
+        "args.raw->w_hh + p * d.H * d.H",
+        "a single step of a GRU: gates take each other's weights",
+    ),
+    Mutant(
+        "unpacked-rest-of-columns",
+        ROWS,
+        "Vec<Real> sum = load_lanes(to[r], width);",
+        "Vec<Real> sum{};",
+        "few rows: what is in the last columns is forgotten",
+    ),
+    Mutant(
+        "outer-row-not-added",
+        OUTER,
+        "store_lanes(to + k, load_lanes(to + k, left) + sum, left);",
+        "store_lanes(to + k, sum, left);",
+        "weight gradients of few rows overwrite those of the others",
+    ),
+    Mutant(
+        "outer-first-row-only",
+        OUTER,
+        "load_lanes(b[m] + k, left)",
+        "load_lanes(b[0] + k, left)",
+        "weight gradients of few rows take the first row for all",
+    ),
+    Mutant(
+        "sparse-row-chains-end-together",
+        PRODUCT,
+        "steps = chain.left < steps ? chain.left : steps;",
+        "steps = chain.left > steps ? chain.left : steps;",
+        "blocks that pass side by side take as many inputs as the longest of them",
+    ),
+    Mutant(
+        "sparse-row-rest",
+        PRODUCT,
+        "if (chain.left > 0) go_on(&chain",
+        "if (false) go_on(&chain",
+        "the last blocks of a row alone are left out",
+    ),
+    Mutant(
+        "copied-rows-keep-padding",
+        COPY_ROWS,
+        "std::memset(to[k], 0, width);",
+        "(void)to;",
+        "padding is not cleared",
+    ),
+    Mutant(
+        "copied-rows-of-others",
+        COPY_ROWS,
+        "for (Index k = count * member / members; k < last; ++k) {",
+        "for (Index k = count * member / members + (member > 0); k < last; ++k) {",
+        "a row is left out where threads divide them",
+    ),
     # Cells with options.
     Mutant(
         "peephole-of-old-cell",
@@ -757,8 +860,8 @@ MUTANTS = (
     Mutant(
         "sparse-gradient-group",
         PRODUCT,
-        "for (Index group = share.first / kGradientRows;",
-        "for (Index group = share.first / kGradientRows + 1;",
+        "for (Index group = share.rows.first / kGradientRows;",
+        "for (Index group = share.rows.first / kGradientRows + 1;",
         "the first rows of a sparse matrix do not learn",
     ),
 )
@@ -779,6 +882,10 @@ def tests_of(mutant: Mutant) -> tuple[str, ...]:
     """The files that can see a mutant, those that find most soonest first."""
     if mutant.file in (OPTIM, LOSS, BIND_OPTIM):
         return TRAINING_TESTS
+    if mutant.file == DENSE:
+        return DENSE_TESTS
+    if mutant.file == COPY_ROWS:
+        return STRUCTURE_TESTS
     if mutant.file in (ZONEOUT, LSTM_OPTIONS, GRU_OPTIONS, NORMALIZE, PRODUCT, OPTION_BACKWARD, FUNCTIONS, SPARSITY):
         return OPTION_TESTS
     return TESTS + STRUCTURE_TESTS
@@ -940,7 +1047,9 @@ def main() -> int:
         workshop.configure()
         workshop.build()
         isas = workshop.instruction_sets()
-        if (failed := workshop.killer(TESTS + STRUCTURE_TESTS + OPTION_TESTS + TRAINING_TESTS)) is not None:
+        if (
+            failed := workshop.killer(TESTS + STRUCTURE_TESTS + OPTION_TESTS + DENSE_TESTS + TRAINING_TESTS)
+        ) is not None:
             sys.exit(f"the unchanged sources already fail {failed}")
         print("unchanged sources: all tests pass", flush=True)
         for mutant in MUTANTS:

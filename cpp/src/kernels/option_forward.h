@@ -34,20 +34,21 @@ class OptionForward {
       const StepRange stretch = split.stretch(d, first, steps.last);
       parallel(team, split.threads, [&](int member) {
         const Range rows = split.part(d, stretch, 0, member).rows;
-        const Scratch own(cell, d, args.work + member * scratch);
-        for (Index t = stretch.first; t < stretch.last; ++t) {
-          const Range active = intersection(rows, {0, d.rows(t)});
-          if (active.size() > 0) self.advance(t, active, own);
-        }
+        self.run_part(stretch, rows, Scratch(cell, d, args.work + member * scratch));
       });
       first = stretch.last;
     }
   }
 
  private:
+  /// Steps whose products with x are made together: for few rows, which would leave the tile waiting for each product.
+  static Index chunk_steps(const OptionCell& cell, const Dims& d) {
+    return d.slots == nullptr && d.N <= kFewRows && !cell.layer_norm ? 16 : 1;
+  }
+
   /// Memory of one thread.
   struct Scratch {
-    Real* kept;       // (N, S)  inference
+    Real* kept;       // (chunk_steps, N, S)  inference
     Real* operand;    // (N, K)  masked hidden states
     Real* recurrent;  // (N, M)  gru: products with h for n, or with normalisation for all gates
     Real* output;     // (N, H)  before the projection; with the reset gate before, r u
@@ -56,7 +57,7 @@ class OptionForward {
 
     Scratch(const OptionCell& cell, const Dims& d, Real* work) {
       Carver<Real> carver{work};
-      kept = carver.take(d.N * KeptRow(cell).size);
+      kept = carver.take(chunk_steps(cell, d) * d.N * KeptRow(cell).size);
       operand = carver.take(d.N * cell.K());
       recurrent = carver.take(d.N * cell.M());
       output = carver.take(d.N * d.H);
@@ -89,14 +90,44 @@ class OptionForward {
         gru(c),
         rnn(c) {}
 
-  /// Step t of some rows.
-  void advance(Index t, Range rows, const Scratch& scratch) const {
+  /// Some steps of some rows.
+  void run_part(StepRange steps, Range rows, const Scratch& scratch) const {
+    const bool together = rows.size() == d.N && chunk_steps(cell, d) > 1;
+    const Index chunk = together ? chunk_steps(cell, d) : 1;
+    for (Index first = steps.first; first < steps.last; first += chunk) {
+      const Index last = first + chunk < steps.last ? first + chunk : steps.last;
+      if (together) {
+        const RowsOut<Real> row = rows_of_step(first, first, 0, scratch);
+        add_inputs((last - first) * d.N, RowsIn<Real>{args.x + d.row(first) * d.I, d.I}, row);
+      }
+      for (Index t = first; t < last; ++t) {
+        const Range active = intersection(rows, {0, d.rows(t)});
+        const RowsOut<Real> row = rows_of_step(t, first, active.first, scratch);
+        if (active.size() > 0) advance(t, active, row, together, scratch);
+      }
+    }
+  }
+
+  /// Where a step's values are kept; in inference, of a chunk that begins with step `first`.
+  RowsOut<Real> rows_of_step(Index t, Index first, Index row, const Scratch& scratch) const {
+    Real* const data =
+        training ? args.kept + (d.row(t) + row) * kept.size : scratch.kept + (t - first) * d.N * kept.size;
+    return {data, kept.size};
+  }
+
+  /// a = b + w_ih x.
+  void add_inputs(Index count, RowsIn<Real> x, RowsOut<Real> row) const {
+    for (Index n = 0; n < count; ++n) copy_row(row[n], pack.bias_ih, cell.M());
+    add_products(pack.w_ih, count, x, row);
+  }
+
+  /// Step t of some rows; has_inputs: add_inputs has been called for them.
+  void advance(Index t, Range rows, RowsOut<Real> row, bool has_inputs, const Scratch& scratch) const {
     const Index count = rows.size();
     const Index K = cell.K();
     const RowsIn<Real> x{args.x + (d.row(t) + rows.first) * d.I, d.I};
     const RowsIn<Real> h_prev{args.h + (d.slot(t) + rows.first) * K, K};
     const RowsOut<Real> h{args.h + (d.slot(t + 1) + rows.first) * K, K};
-    const RowsOut<Real> row{training ? args.kept + (d.row(t) + rows.first) * kept.size : scratch.kept, kept.size};
     RowsIn<Real> u = h_prev;
     if (args.masks.recurrent != nullptr) {
       u = {scratch.operand, K};
@@ -109,14 +140,14 @@ class OptionForward {
                         mask == nullptr && !training ? static_cast<Real>(share) : Real(0)};
     };
     if (cell.kind == CellKind::gru) {
-      gate_gru(count, x, u, row, scratch);
+      gate_gru(count, x, u, row, has_inputs, scratch);
       for (Index n = 0; n < count; ++n) {
         const Real* q = kept.q == 0 ? nullptr : row[n] + kept.q;
         gru.step(row[n], q, h_prev[n], h[n], keep(args.masks.zoneout_h, cell.zoneout_h, n));
       }
       return;
     }
-    sum_products(count, x, u, row);
+    sum_products(count, x, u, row, has_inputs);
     for (Index n = 0; n < count; ++n) {
       const Keep<Real> keep_h = keep(args.masks.zoneout_h, cell.zoneout_h, n);
       if (cell.kind == CellKind::rnn) {
@@ -136,14 +167,14 @@ class OptionForward {
   }
 
   /// a = b + w_ih x + w_hh u, or with both products normalised.
-  void sum_products(Index count, RowsIn<Real> x, RowsIn<Real> u, RowsOut<Real> row) const {
-    const Index M = cell.M();
-    for (Index n = 0; n < count; ++n) copy_row(row[n], pack.bias_ih, M);
+  void sum_products(Index count, RowsIn<Real> x, RowsIn<Real> u, RowsOut<Real> row, bool has_inputs) const {
     if (!cell.layer_norm) {
-      add_products(pack.w_ih, count, x, row);
+      if (!has_inputs) add_inputs(count, x, row);
       add_products(pack.w_hh, count, u, row);
       return;
     }
+    const Index M = cell.M();
+    for (Index n = 0; n < count; ++n) copy_row(row[n], pack.bias_ih, M);
     normalized_products(count, x, u, row);
     for (Index n = 0; n < count; ++n) {
       add_row(row[n], row[n] + kept.normalized, parameters.norm_ih, M);
@@ -166,11 +197,12 @@ class OptionForward {
   }
 
   /// r, z and the pre-activation of n; q with the reset gate behind the product.
-  void gate_gru(Index count, RowsIn<Real> x, RowsIn<Real> u, RowsOut<Real> row, const Scratch& scratch) const {
+  void gate_gru(Index count, RowsIn<Real> x, RowsIn<Real> u, RowsOut<Real> row, bool has_inputs,
+                const Scratch& scratch) const {
     const Index H = d.H;
-    const Index M = cell.M();
-    for (Index n = 0; n < count; ++n) copy_row(row[n], pack.bias_ih, M);
     if (cell.layer_norm) {
+      const Index M = cell.M();
+      for (Index n = 0; n < count; ++n) copy_row(row[n], pack.bias_ih, M);
       const RowsOut<Real> of_h{scratch.recurrent, M};
       normalized_products(count, x, u, row);
       for (Index n = 0; n < count; ++n) {
@@ -183,7 +215,7 @@ class OptionForward {
       }
       return;
     }
-    add_products(pack.w_ih, count, x, row);
+    if (!has_inputs) add_inputs(count, x, row);
     add_products(pack.w_hh, count, u, row);
     for (Index n = 0; n < count; ++n) gru.gate(row[n]);
     if (resets_before(cell)) {

@@ -139,6 +139,9 @@ inline void add_sparse_products(const Matrix<Real>& w, const Real* in, Real* out
   }
 }
 
+/// Rows that have too few chains in a block of outputs to hide the latency of a multiply-add.
+inline constexpr Index kFewRows = 3;
+
 /// out[row] += w in[row] for `count` rows. Each element is one chain, in the order of the inputs.
 template <class Real>
 inline void add_products(const Matrix<Real>& w, Index count, RowsIn<Real> in, RowsOut<Real> out) {
@@ -168,7 +171,6 @@ inline void add_products(const Matrix<Real>& w, Index count, RowsIn<Real> in, Ro
     });
     return;
   }
-  constexpr Index kFewRows = 3;  // too few chains in a block
   if (count <= kFewRows) {
     for (Index row = 0; row < count; ++row) add_sparse_products(w, in[row], out[row]);
     return;

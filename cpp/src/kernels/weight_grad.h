@@ -75,18 +75,11 @@ class WeightGrad {
       h_prev[m] = args.h + h_row[m] * d.H;
     }
     for (Index position = gates.first; position < gates.last; ++position) {
-      const int plane = static_cast<int>(position / d.H);
-      const Index unit = position % d.H;
       Real a[kUnpackedRows];
       for (Index m = 0; m < rows; ++m) a[m] = da[m * CellMath::kPlanes * d.H + position];
-      if (has_input(plane)) {
-        const Index row = CellMath::kInputGate[input_product(plane)] * d.H + unit;
-        add_outer_row(args.dw_ih + row * d.I, d.I, rows, a, x_row);
-      }
-      if (has_recurrent(plane)) {
-        const Index row = CellMath::kRecurrentGate[recurrent_product(plane)] * d.H + unit;
-        add_outer_row(args.dw_hh + row * d.H, d.H, rows, a, h_prev);
-      }
+      for_each_target(position, 0, columns(d), [&](Real* to, Index skip, Index count) {
+        add_outer_row(to, count, rows, a, skip == 0 ? x_row : h_prev);
+      });
     }
   }
 
