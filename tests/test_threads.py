@@ -381,3 +381,35 @@ def test_calls_hold_the_only_reference_to_what_they_use(rng):
         thread.start()
         thread.join()
         assert_same_bits(results[0], want, "y")
+
+
+@posix
+def test_threads_sleep_between_calls():
+    """They spin for a moment after a call, and use nothing of the CPU after that."""
+    code = """
+import time
+for _ in range(5):
+    layer(x)
+time.sleep(0.1)
+before = time.process_time()
+time.sleep(0.5)
+print(time.process_time() - before)
+"""
+    result = python(PRELUDE + code)
+    assert float(result.stdout) < 0.1, result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not bind threads to cores")
+def test_threads_may_run_on_every_core_that_the_process_may():
+    """Those that had to leave the caller's core come back to all of them."""
+    code = """
+import time
+for _ in range(200):
+    layer(x)
+    time.sleep(0.001)
+time.sleep(0.05)
+allowed = {frozenset(os.sched_getaffinity(int(task))) for task in os.listdir("/proc/self/task")}
+assert allowed == {frozenset(os.sched_getaffinity(0))}, allowed
+"""
+    result = python(PRELUDE + code)
+    assert result.returncode == 0, result.stderr

@@ -71,6 +71,17 @@ class ForwardCall {
     return py::array(h.dtype(), {d.T, d.N, d.H}, {h.strides(0), h.strides(1), h.strides(2)}, h.data() + d.N * d.H, h_);
   }
 
+  /// y and the last state, as a layer gives them.
+  py::tuple inferred() const {
+    const Dims& d = dims();
+    const py::array_t<Real> h(h_);
+    py::array last = py::array_t<Real>({Index{1}, d.N, d.H}, h.data() + d.T * d.N * d.H);
+    if (c_.is_none()) return py::make_tuple(output(), std::move(last));
+    const py::array_t<Real> c(py::reinterpret_borrow<py::array>(c_));
+    return py::make_tuple(output(),
+                          py::make_tuple(std::move(last), py::array_t<Real>({Index{1}, d.N, d.H}, c.data(), c)));
+  }
+
   py::tuple result() { return py::make_tuple(std::move(h_), std::move(c_), std::move(gates_)); }
 
  private:
@@ -348,6 +359,56 @@ void run_all(std::vector<std::unique_ptr<Call>>& calls, bool chained) {
   }
 }
 
+/// Whether `object` is a plain array that the kernels take as it is.
+template <class Real>
+bool is_plain(py::handle object, std::initializer_list<Index> sizes) {
+  if (Py_TYPE(object.ptr()) != py::detail::npy_api::get().PyArray_Type_) return false;
+  const py::array array = py::reinterpret_borrow<py::array>(object);
+  if (!py::isinstance<py::array_t<Real>>(object) || !is_dense<Real>(array)) return false;
+  return static_cast<std::size_t>(array.ndim()) == sizes.size() &&
+         std::equal(sizes.begin(), sizes.end(), array.shape());
+}
+
+/// (1, N, H) as (N, H).
+template <class Real>
+py::array without_first_axis(py::handle object) {
+  const py::array array = py::reinterpret_borrow<py::array>(object);
+  return py::array_t<Real>({array.shape(1), array.shape(2)}, data<Real>(array), array);
+}
+
+template <class Real>
+py::array zero_state(Index N, Index H) {
+  return copy_or_zeros<Real>(py::none(), N, H);
+}
+
+/// Inference with arrays that need no second look: (y, state). None if any of them does.
+template <class Real>
+py::object infer(Weights& weights, const py::object& x, const py::object& state) {
+  const auto [I, H] = weights.dims();
+  const bool has_cell_state = weights.kernels<Real>().has_cell_state;
+  if (!py::isinstance<py::array>(x)) return py::none();
+  const py::array given = py::reinterpret_borrow<py::array>(x);
+  if (given.ndim() != 3 || !is_plain<Real>(x, {given.shape(0), given.shape(1), I})) return py::none();
+  const Index N = given.shape(1);
+  py::object h0, c0 = py::none();
+  if (state.is_none()) {
+    h0 = zero_state<Real>(N, H);
+    if (has_cell_state) c0 = h0;
+  } else if (!has_cell_state) {
+    if (!is_plain<Real>(state, {1, N, H})) return py::none();
+    h0 = without_first_axis<Real>(state);
+  } else {
+    if (!PyTuple_CheckExact(state.ptr()) || PyTuple_GET_SIZE(state.ptr()) != 2) return py::none();
+    const py::handle h = PyTuple_GET_ITEM(state.ptr(), 0), c = PyTuple_GET_ITEM(state.ptr(), 1);
+    if (!is_plain<Real>(h, {1, N, H}) || !is_plain<Real>(c, {1, N, H})) return py::none();
+    h0 = without_first_axis<Real>(h);
+    c0 = without_first_axis<Real>(c);
+  }
+  ForwardCall<Real> call(weights, x, h0, c0, py::none(), false);
+  run_on_all_threads(call);
+  return call.inferred();
+}
+
 template <class Call>
 py::list results_of(std::vector<std::unique_ptr<Call>>& calls) {
   py::list results;
@@ -461,6 +522,12 @@ void bind_recurrent(py::module_& m) {
         });
       },
       py::kw_only(), "weights"_a, "x"_a, "h0"_a, "c0"_a, "training"_a.noconvert(), "slots"_a = py::none());
+  m.def(
+      "infer",
+      [](Weights& weights, const py::object& x, const py::object& state) {
+        return with_real(weights, [&]<class Real>() { return infer<Real>(weights, x, state); });
+      },
+      "weights"_a, "x"_a, "state"_a);
   m.def(
       "backward",
       [](Weights& weights, const py::object& x, const py::object& h, const py::object& c, const py::object& gates,

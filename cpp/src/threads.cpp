@@ -30,6 +30,31 @@ void pause() {
 #endif
 }
 
+/// The core that the calling thread runs on, -1 if the system does not say.
+int current_core() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+/// Moves the calling thread away from a core. A system that believes the other cores to be busy, as it does for some
+/// tens of milliseconds after they were, wakes a thread on the core of the one that called it, where the two take
+/// turns.
+void leave_core(int core) {
+#if defined(__linux__)
+  if (core < 0 || core != sched_getcpu()) return;
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) < 2) return;
+  cpu_set_t others = allowed;
+  CPU_CLR(static_cast<unsigned>(core), &others);
+  if (sched_setaffinity(0, sizeof others, &others) == 0) sched_setaffinity(0, sizeof allowed, &allowed);
+#else
+  (void)core;
+#endif
+}
+
 /// Spins until done() holds; gives the core away after some tens of microseconds, for machines with more threads
 /// than cores.
 template <class Done>
@@ -74,6 +99,8 @@ class Pool {
     wake();
     for (int spins = 0; spins < kSpins; ++spins) {
       if (present_.load(std::memory_order_acquire) >= members - 1) return true;
+      // A worker that woke on this core waits for it; once it runs it goes elsewhere.
+      if (spins == kSpins / 4) std::this_thread::yield();
       pause();
     }
     return false;
@@ -87,7 +114,7 @@ class Pool {
     done_.store(0, std::memory_order_relaxed);
     const std::uint64_t job = (ticket_.load(std::memory_order_relaxed) >> kMemberBits) + 1;
     ticket_.store(job << kMemberBits, std::memory_order_release);
-    take_members(job);
+    take_members(job, [this] { give_way(); });
     spin_until([&] { return done_.load(std::memory_order_acquire) == members; });
     ticket_.store((job << kMemberBits) | kMemberMask, std::memory_order_relaxed);  // nothing left to take
   }
@@ -107,6 +134,8 @@ class Pool {
   void unlock() { held_.unlock(); }
 
  private:
+  static constexpr int kLinger = 4 * kSpins;
+  static constexpr int kPatience = 16;
   static constexpr int kMemberBits = 16;
   static constexpr std::uint64_t kMemberMask = (1U << kMemberBits) - 1;
 
@@ -117,14 +146,36 @@ class Pool {
   void set_awake(bool awake) {
     {
       const std::lock_guard lock(mutex_);
+      if (awake) core_of_caller_ = current_core();
       awake_.store(awake, std::memory_order_relaxed);
     }
     if (awake) changed_.notify_all();
   }
 
-  /// Runs members of `job` until all are taken. What a job consists of may be read once one of its members is taken:
-  /// the job then cannot end before that member is done.
-  void take_members(std::uint64_t job) {
+  bool stays_awake() const {
+    for (int spins = 0; spins < kLinger; ++spins) {
+      if (awake_.load(std::memory_order_relaxed)) return true;
+      pause();
+    }
+    return false;
+  }
+
+  /// Lets a worker run that has woken on the caller's core and waits there for its end; once it runs it goes elsewhere.
+  /// Not at every call: on a busy machine another program may take the turn.
+  void give_way() {
+    if (present_.load(std::memory_order_relaxed) > 0) return;
+    if (patience_ > 0) {
+      --patience_;
+      return;
+    }
+    patience_ = kPatience;
+    std::this_thread::yield();
+  }
+
+  /// Runs members of `job` until all are taken, and `between` after each. What a job consists of may be read once one
+  /// of its members is taken: the job then cannot end before that member is done.
+  template <class Between>
+  void take_members(std::uint64_t job, const Between& between) {
     std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
     while (ticket >> kMemberBits == job) {
       const int member = static_cast<int>(ticket & kMemberMask);
@@ -132,28 +183,32 @@ class Pool {
       if (ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
         body_(context_, member);
         done_.fetch_add(1, std::memory_order_release);
+        between();
         ticket = ticket_.load(std::memory_order_acquire);
       }
     }
   }
 
-  /// A worker sleeps between calls and spins during one.
+  /// A worker spins during a call and for a moment after it, since another one often follows, and sleeps then.
   void work() {
     while (true) {
+      int core_of_caller = -1;
       {
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [this] { return awake_.load(std::memory_order_relaxed) || stopping_; });
         if (stopping_) return;
+        core_of_caller = core_of_caller_;
       }
+      leave_core(core_of_caller);
       present_.fetch_add(1, std::memory_order_release);
       std::uint64_t last = 0;
-      while (awake_.load(std::memory_order_relaxed)) {
+      while (stays_awake()) {
         std::uint64_t job = last;
         spin_until([&] {
           job = ticket_.load(std::memory_order_acquire) >> kMemberBits;
           return job != last || !awake_.load(std::memory_order_relaxed);
         });
-        take_members(job);
+        take_members(job, [] {});
         last = job;
       }
       present_.fetch_sub(1, std::memory_order_relaxed);
@@ -165,6 +220,8 @@ class Pool {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool stopping_ = false;
+  int core_of_caller_ = -1;
+  int patience_ = 0;
   alignas(128) std::atomic<bool> awake_ = false;
   std::atomic<int> present_ = 0;
   void (*body_)(void*, int) = nullptr;

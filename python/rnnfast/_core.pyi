@@ -42,6 +42,7 @@ class testing:
 def forward(
     *, weights: Weights, x: Any, h0: Any, c0: Any, training: bool, slots: Any = None
 ) -> tuple[Any, Any, Any]: ...
+def infer(weights: Weights, x: Any, state: Any) -> tuple[Any, Any] | None: ...
 def backward(
     *,
     weights: Weights,

@@ -241,30 +241,16 @@ class RecurrentLayer(Layer):
         ValueError
             If a shape does not fit, or a length is below 0 or above T.
         """
-        if self._direct is not None and lengths is None and resets is None:
-            result = self._call_directly(self._direct, x, state)
+        plain = lengths is None and resets is None and (state is not None or not self.learn_initial_state)
+        if self._direct is not None and plain:
+            # Small calls are mostly Python otherwise. None: the long way, which judges the arrays.
+            result: tuple[Array, State] | None = _core.infer(self._direct, x, state)
             if result is not None:
                 return result
         who = type(self).__name__
         x, states, lengths, resets, layout = self._inputs(who, x, state, lengths, resets)
         y, h, c = self._run(x, states, lengths, resets, None)
         return from_time_major(y, layout), self._state(h, c, layout)
-
-    def _call_directly(self, weights: _core.Weights, x: Any, state: State) -> tuple[Array, State] | None:
-        """The result of a call whose arrays are as the kernels take them; None: take the long way, which judges them.
-
-        Small calls are mostly Python otherwise.
-        """
-        if not (is_exactly(x, self.dtype, 3) and x.shape[2] == self.input_size):
-            return None
-        first = self._exact_state(state, x.shape[1])
-        if first is None:
-            return None
-        h0, c0 = first
-        h, c, _ = _core.forward(
-            weights=weights, x=x, h0=h0[0], c0=None if c0 is None else c0[0], training=False, slots=None
-        )
-        return h[1:], h[-1:].copy() if c is None else (h[-1:].copy(), c[None])
 
     def _exact_state(self, state: State, batch: int) -> tuple[Array, Array | None] | None:
         """The two parts of a state, (1, N, H), if they are as the kernels take them."""
@@ -335,7 +321,7 @@ class RecurrentLayer(Layer):
         return from_time_major(y, layout), self._state(h, c, layout), tape
 
     def _forward_directly(self, weights: _core.Weights, x: Any, state: State) -> tuple[Array, State, Tape] | None:
-        """`_call_directly` in training."""
+        """The result for arrays that are as the kernels take them; None: take the long way, which judges them."""
         if not (is_exactly(x, self.dtype, 3) and x.shape[2] == self.input_size):
             return None
         first = self._exact_state(state, x.shape[1])
@@ -394,7 +380,7 @@ class RecurrentLayer(Layer):
         return Gradients(from_time_major(dx, layout), self._state(dh, dc, layout), grads, flat)
 
     def _backward_directly(self, weights: _core.Weights, tape: Any, dy: Any, dstate: State) -> Gradients | None:
-        """`_call_directly` on the way back."""
+        """`_forward_directly` on the way back."""
         if type(tape) is not Tape or tape._layout != "T N" or not self._takes_directly(tape):
             return None
         if dy is not None and not (is_exactly(dy, self.dtype, 3) and dy.shape == (*tape._shape, self.hidden_size)):
