@@ -175,3 +175,17 @@ def test_command_bench_refuses(arguments: list[str]) -> None:
     done = harness.run("-m", "rnnfast", "bench", *arguments)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("rnnfast bench: argument ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "rows"),
+    [
+        ("ragged.py", ["--steps", "6", "--batch", "3", "--inputs", "2", "--hidden", "5", "--cells", "lstm", "gru"], 2),
+        ("sparsity.py", ["--units", "32", "--inputs", "2", "--steps", "3", "--batch", "1", "4", "--blocks", "8"], 2),
+    ],
+)
+def test_small_comparisons_run(script, options, rows):
+    """They compare results before they time anything, and end with an error if these differ."""
+    result = harness.run(str(BENCH / script), *options, "--seconds", "0.01")
+    assert result.returncode == 0, result.stderr
+    assert sum(line.startswith("| ") for line in result.stdout.splitlines()) == rows + 1, result.stdout

@@ -92,3 +92,38 @@ def test_layers_and_directions_with_a_thread_each_give_the_bits_of_one_thread(op
     for _ in range(5):
         for number, (got, want) in enumerate(zip(run(), wanted, strict=True)):
             assert_same_bits(got, want, f"result {number}")
+
+
+@pytest.mark.parametrize("N", [1, 2, 3, 4, 5, 33])
+@pytest.mark.parametrize("I, H", [(1, 1), (17, 15), (16, 16), (40, 70), (300, 260)])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_single_step_gives_the_bits_of_packed_weights(cell, I, H, N, dtype, isa, rng):  # noqa: E741
+    """Weights that have just changed are used as they are; used a second time, they are packed."""
+    inputs, upstream = random_problem(rng, cell, 1, N, I, H, dtype)
+    layer = layer_with(cell, inputs, dtype)
+    state = pack_state(inputs["h0"], inputs.get("c0"))
+    dstate = pack_state(upstream["dh_n"], upstream.get("dc_n"))
+    results = []
+    for _ in range(2):
+        y, last, tape = layer.forward(inputs["x"], state)
+        grads = layer.backward(tape, upstream["dy"], dstate)
+        parts = [*last, *grads.state] if isinstance(last, tuple) else [last, grads.state]
+        results.append([y, *parts, grads.x, grads.flat])
+    for number, (unpacked, packed) in enumerate(zip(*results, strict=True)):
+        assert_same_bits(np.ascontiguousarray(unpacked), np.ascontiguousarray(packed), f"result {number}")
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_single_step_on_two_threads_gives_the_bits_of_one(cell, rng, restore_threads):
+    inputs, upstream = random_problem(rng, cell, 1, 3, 700, 600, np.float32)
+    state = pack_state(inputs["h0"], inputs.get("c0"))
+    results = []
+    for threads in (1, 2, 3):
+        rf.set_num_threads(threads)
+        layer = layer_with(cell, inputs, np.float32)
+        y, _, tape = layer.forward(inputs["x"], state)
+        grads = layer.backward(tape, upstream["dy"])
+        results.append([y, grads.x, grads.flat])
+    for result in results[1:]:
+        for number, (got, want) in enumerate(zip(result, results[0], strict=True)):
+            assert_same_bits(np.ascontiguousarray(got), np.ascontiguousarray(want), f"result {number}")
