@@ -7,7 +7,7 @@ import pytest
 import rnnfast as rf
 from compare import assert_close, assert_same_bits
 from reference import STEP
-from rnnfast import losses
+from rnnfast import _core, losses
 
 # Norm-relative: a few roundings an element in the prediction's dtype; the value is added up in float64.
 TOLERANCE = {"float32": 1e-6, "float64": 1e-14}
@@ -404,3 +404,23 @@ def test_options(call, error, message):
 def test_repr():
     assert repr(losses.Huber(0.5)) == "Huber(delta=0.5)"
     assert repr(losses.CrossEntropy(weight=[1, 2])) == "CrossEntropy(ignore_index=None, weight=[1.0, 2.0])"
+
+
+def test_cross_entropy_has_the_same_bits_on_avx2_and_avx512(dtype, rng):
+    """A sum over the classes has as many parts on every instruction set as the widest register has lanes."""
+    info = rf.build_info()
+    if not {"avx2", "avx512"} <= set(info["isas"]):
+        pytest.skip(f"this machine and build have only {', '.join(info['isas'])}")
+    logits = rng.standard_normal((50, 103)).astype(dtype)
+    target = rng.integers(0, 103, 50)
+    results = []
+    try:
+        for isa in ("avx2", "avx512"):
+            _core.set_isa(isa)
+            derivative = np.empty_like(logits)
+            results.append((_core.cross_entropy(logits, target, None, 1 / 50, derivative), derivative))
+    finally:
+        _core.set_isa(info["isa"])
+    (loss, derivative), (other_loss, other) = results
+    assert loss == other_loss
+    assert_same_bits(derivative, other, "derivative")

@@ -20,7 +20,7 @@ void set_num_threads(int count) noexcept;
 /// Ends the pool's threads unless a call is running; the next call starts them again. For before a fork.
 void stop_threads() noexcept;
 
-inline constexpr double kWorthWaking = 2e6;  // multiply-adds of a call: waking threads costs some 10 us
+inline constexpr double kWorthWaking = 8e5;  // multiply-adds of a call, some 15 us: waking threads costs a third of it
 inline constexpr int kRowsPerThread = 3;  // sequences, enough for a tile to be bound by arithmetic
 
 /// Members of the pool for the lifetime of the object; the constructing thread is member 0.
