@@ -3,8 +3,8 @@
 //
 // An own small pool: OpenMP runtimes clash inside one Python process and hang after fork. Threads start at the
 // first call that can use them, wake when a call has parallel work, spin until that call ends and some 100 us longer,
-// never touch Python, and start anew in a forked child. When two calls want the pool at once, the second one runs on its
-// own thread alone: results do not depend on the number of threads.
+// never touch Python, and start anew in a forked child. When two calls want the pool at once, the second one runs on
+// its own thread alone: results do not depend on the number of threads.
 #pragma once
 
 #include <atomic>
