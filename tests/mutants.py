@@ -631,8 +631,8 @@ MUTANTS = (
     Mutant(
         "cross-entropy-padding-counts",
         LOSS,
-        "sums = sums + load_lanes(d + at, width);",
-        "sums = sums + exp_of_negative<Real>(load_lanes(row + at, width) - splat(most));",
+        "sums[turn] = sums[turn] + load_lanes(d + at, width);",
+        "sums[turn] = sums[turn] + exp_of_negative<Real>(load_lanes(row + at, width) - splat(most));",
         "classes that do not exist take their share",
     ),
     Mutant(

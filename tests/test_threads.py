@@ -240,7 +240,10 @@ def test_multiprocessing(method, tmp_path):
 
 
 INTERRUPTED = """
-import sys
+import signal, sys
+
+# A shell without job control starts what runs in the background with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import numpy as np, rnnfast as rf
 from rnnfast import _core
 T, H = 10_000, 1024
