@@ -682,8 +682,8 @@ MUTANTS = (
     Mutant(
         "dense-bias-of-block",
         DENSE,
-        "bias == nullptr ? Real(0) : bias[first + j]",
-        "bias == nullptr ? Real(0) : bias[j]",
+        "copy_row(y, args.b + columns.first, columns.size());",
+        "copy_row(y, args.b, columns.size());",
         "outputs that are divided among threads all get the first biases",
     ),
     Mutant(
@@ -696,14 +696,14 @@ MUTANTS = (
     Mutant(
         "dense-activation-of-block",
         DENSE,
-        "activate(*f, args.y + first, rows, width, d.outputs)",
-        "activate(*f, args.y, rows, width, d.outputs)",
+        "activate(*f, args.y + columns.first, rows, columns.size(), d.outputs)",
+        "activate(*f, args.y, rows, columns.size(), d.outputs)",
         "the activation goes to the first outputs only",
     ),
     Mutant(
         "dense-dx-not-cleared",
         DENSE,
-        "fill(args.dx + row * d.inputs + first, nullptr, 0, width);",
+        "clear(args.dx + row * d.inputs + columns.first, columns.size());",
         "(void)row;",
         "dx is added to what was there",
     ),

@@ -22,6 +22,8 @@ const char* dtype_name() {
   return sizeof(Real) == 4 ? "float32" : "float64";
 }
 
+inline bool is_double(py::handle object) { return py::isinstance<py::array_t<double>>(object); }
+
 inline std::string shape_text(const Index* sizes, std::size_t count) {
   std::string text = "(";
   for (std::size_t axis = 0; axis < count; ++axis) {

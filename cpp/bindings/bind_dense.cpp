@@ -107,8 +107,6 @@ py::object backward(const py::object& x, const py::object& weight, const py::obj
   return dx;
 }
 
-bool is_double(const py::object& array) { return py::isinstance<py::array_t<double>>(array); }
-
 }  // namespace
 
 void bind_dense(py::module_& m) {

@@ -207,8 +207,6 @@ double cross_entropy_of(const py::object& logits, const Indices& target, const p
   return cross_entropy(from, numbers, factors, factor, to, rows, classes);
 }
 
-bool is_double(const py::object& x) { return py::isinstance<py::array_t<double>>(x); }
-
 }  // namespace
 
 void bind_optim(py::module_& m) {

@@ -376,11 +376,6 @@ py::array without_first_axis(py::handle object) {
   return py::array_t<Real>({array.shape(1), array.shape(2)}, data<Real>(array), array);
 }
 
-template <class Real>
-py::array zero_state(Index N, Index H) {
-  return copy_or_zeros<Real>(py::none(), N, H);
-}
-
 /// Inference with arrays that need no second look: (y, state). None if any of them does.
 template <class Real>
 py::object infer(Weights& weights, const py::object& x, const py::object& state) {
@@ -392,7 +387,7 @@ py::object infer(Weights& weights, const py::object& x, const py::object& state)
   const Index N = given.shape(1);
   py::object h0, c0 = py::none();
   if (state.is_none()) {
-    h0 = zero_state<Real>(N, H);
+    h0 = copy_or_zeros<Real>(py::none(), N, H);
     if (has_cell_state) c0 = h0;
   } else if (!has_cell_state) {
     if (!is_plain<Real>(state, {1, N, H})) return py::none();

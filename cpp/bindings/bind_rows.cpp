@@ -50,7 +50,7 @@ void copy_rows_into(const py::array& out, const py::array& source, const py::obj
   const ByteRows<std::byte*> written{static_cast<std::byte*>(to.mutable_data()), to.strides(0)};
   const ByteRows<const std::byte*> read{static_cast<const std::byte*>(from.data()), from.strides(0)};
   const WithoutGil unlocked;
-  Team team(count * static_cast<Index>(width) < kBytesWorthWaking ? 1 : num_threads());
+  Team team(num_threads());
   copy_rows(written, read, rows, count, width, team);
 }
 

@@ -4,6 +4,11 @@
 #include <cstring>
 
 namespace rnnfast {
+namespace {
+
+constexpr Index kBytesWorthWaking = Index{1} << 19;  // some 50 us of copying
+
+}  // namespace
 
 void copy_rows(ByteRows<std::byte*> to, ByteRows<const std::byte*> from, const std::int64_t* index, Index count,
                std::size_t width, Team& team) noexcept {

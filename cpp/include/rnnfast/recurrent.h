@@ -65,9 +65,12 @@ struct BackwardArgs {
   Real* work;          // tmp  backward_work_size elements
 };
 
+/// At most so many rows are not worth packing for.
+inline constexpr Index kUnpackedRows = 4;
+
 /// Whether training may go without packed weights: packing pays if they are used several times. The bits are the same.
 inline bool forward_runs_unpacked(const Dims& dims) { return dims.T == 1 && dims.slots == nullptr; }
-inline bool backward_runs_unpacked(const Dims& dims) { return forward_runs_unpacked(dims) && dims.N <= 4; }
+inline bool backward_runs_unpacked(const Dims& dims) { return forward_runs_unpacked(dims) && dims.N <= kUnpackedRows; }
 
 /// The kernels of one cell and float type for one instruction set. Work and packed buffers are 64-byte aligned.
 template <class Real>

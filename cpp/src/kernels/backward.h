@@ -51,27 +51,24 @@ class Backward {
     parallel(team, members, [&](int member) {
       const RowsOut<Real> dh{args.dh, d.H};
       const RowsOut<Real> dx{args.dx, d.I};
-      if (!CellMath::kPassesStateOn) clear_rows(dh, d.N, share(blocks, member, members), d.H);
-      if (args.dx != nullptr) clear_rows(dx, d.N, share(blocks_of<Real>(d.I), member, members), d.I);
+      const Range of_dh = share(blocks, member, members);
+      const Range of_dx = share(blocks_of<Real>(d.I), member, members);
+      if (!CellMath::kPassesStateOn) clear_rows(dh, d.N, columns_of<Real>(of_dh, d.H));
+      if (args.dx != nullptr) clear_rows(dx, d.N, columns_of<Real>(of_dx, d.I));
       for (int p = 0; p < CellMath::kProducts; ++p) {
         const RowsIn<Real> of_h{self.da(0, 0) + (CellMath::kRecurrentPlane + p) * d.H, kPlanes * d.H};
         const RowsIn<Real> of_x{self.da(0, 0) + (CellMath::kInputPlane + p) * d.H, kPlanes * d.H};
-        add_unpacked_products(args.raw->w_hh + CellMath::kRecurrentGate[p] * d.H * d.H, d.H, d.H, d.N, of_h, dh,
-                              share(blocks, member, members));
+        add_unpacked_products(args.raw->w_hh + CellMath::kRecurrentGate[p] * d.H * d.H, d.H, d.H, d.N, of_h, dh, of_dh);
         if (args.dx != nullptr) {
-          add_unpacked_products(args.raw->w_ih + CellMath::kInputGate[p] * d.H * d.I, d.H, d.I, d.N, of_x, dx,
-                                share(blocks_of<Real>(d.I), member, members));
+          add_unpacked_products(args.raw->w_ih + CellMath::kInputGate[p] * d.H * d.I, d.H, d.I, d.N, of_x, dx, of_dx);
         }
       }
       self.add_weight_grad(0, 1, member, members);
     });
   }
 
-  static void clear_rows(RowsOut<Real> rows, Index count, Range blocks, Index columns) {
-    const Index last = blocks.last * L < columns ? blocks.last * L : columns;
-    for (Index row = 0; row < count; ++row) {
-      for (Index j = blocks.first * L; j < last; ++j) rows[row][j] = 0;
-    }
+  static void clear_rows(RowsOut<Real> rows, Index count, Range columns) {
+    for (Index row = 0; row < count; ++row) clear(rows[row] + columns.first, columns.size());
   }
 
   static constexpr int L = kLanes<Real>;

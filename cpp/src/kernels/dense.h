@@ -18,18 +18,23 @@ class Dense {
 
   static void forward(const DenseDims& d, const Activation* f, const DenseForwardArgs<Real>& args, Team& team) {
     const int members = members_of(d, team);
-    pack_in_parallel(team, members, blocks_of<Real>(d.outputs), [&](Range blocks) {
-      const Index first = blocks.first * L;
-      pack_rows(args.work + first * d.inputs, args.w + first * d.inputs, lanes_until(blocks.last, d.outputs) - first,
-                d.inputs, nullptr);
+    parallel(team, members, [&](int member) {
+      const Range mine = columns_of<Real>(share(blocks_of<Real>(d.outputs), member, members), d.outputs);
+      pack_rows(args.work + mine.first * d.inputs, args.w + mine.first * d.inputs, mine.size(), d.inputs, nullptr);
     });
     const Matrix<Real> w{args.work, d.outputs, d.inputs, nullptr};
     for_parts(team, members, d.rows, d.outputs, [&](Range rows, Range blocks) {
-      const Index first = blocks.first * L;
-      const Index width = lanes_until(blocks.last, d.outputs) - first;
-      for (Index row = rows.first; row < rows.last; ++row) fill(args.y + row * d.outputs + first, args.b, first, width);
-      multiply_part(w, blocks, rows, args.x, args.y);
-      if (f != nullptr) activate(*f, args.y + first, rows, width, d.outputs);
+      const Range columns = columns_of<Real>(blocks, d.outputs);
+      for (Index row = rows.first; row < rows.last; ++row) {
+        Real* y = args.y + row * d.outputs + columns.first;
+        if (args.b == nullptr) {
+          clear(y, columns.size());
+        } else {
+          copy_row(y, args.b + columns.first, columns.size());
+        }
+      }
+      multiply_part(w, columns, rows, args.x, args.y);
+      if (f != nullptr) activate(*f, args.y + columns.first, rows, columns.size(), d.outputs);
     });
   }
 
@@ -47,14 +52,17 @@ class Dense {
       parallel(team, members, [&](int member) { slopes(*f, args, kept, share(d.rows * d.outputs, member, members)); });
     }
     if (args.dx != nullptr) {
-      pack_in_parallel(team, members, blocks_of<Real>(d.inputs),
-                       [&](Range blocks) { pack_lanes(packed, d.outputs * L, args.w, d.outputs, d.inputs, blocks); });
+      parallel(team, members, [&](int member) {
+        pack_lanes(packed, d.outputs * L, args.w, d.outputs, d.inputs,
+                   share(blocks_of<Real>(d.inputs), member, members));
+      });
       const Matrix<Real> w{packed, d.inputs, d.outputs, nullptr};
       for_parts(team, members, d.rows, d.inputs, [&](Range rows, Range blocks) {
-        const Index first = blocks.first * L;
-        const Index width = lanes_until(blocks.last, d.inputs) - first;
-        for (Index row = rows.first; row < rows.last; ++row) fill(args.dx + row * d.inputs + first, nullptr, 0, width);
-        multiply_part(w, blocks, rows, da, args.dx);
+        const Range columns = columns_of<Real>(blocks, d.inputs);
+        for (Index row = rows.first; row < rows.last; ++row) {
+          clear(args.dx + row * d.inputs + columns.first, columns.size());
+        }
+        multiply_part(w, columns, rows, da, args.dx);
       });
     }
     parallel(team, members, [&](int member) {
@@ -81,14 +89,8 @@ class Dense {
     return all < kWorthWaking ? 1 : team.size();
   }
 
-  static Index lanes_until(Index block, Index outputs) { return block * L < outputs ? block * L : outputs; }
   static Index padded(Index count) { return blocks_of<Real>(count) * L; }
   static Index sums_size(const DenseDims& d) { return padded(outer_work_size<Real>(d.outputs, d.inputs)); }
-
-  template <class Body>
-  static void pack_in_parallel(Team& team, int members, Index blocks, const Body& body) {
-    parallel(team, members, [&](int member) { body(share(blocks, member, members)); });
-  }
 
   /// The member's parts of a product: of the rows if these are many, else of the outputs; so many rows at a time that
   /// they stay in cache while the blocks of outputs pass.
@@ -105,17 +107,11 @@ class Dense {
     });
   }
 
-  /// out[row] += w in[row] for some rows and some blocks of the outputs.
-  static void multiply_part(const Matrix<Real>& w, Range blocks, Range rows, const Real* in, Real* out) {
-    const Index first = blocks.first * L;
-    const Matrix<Real> part{w.data + first * w.inputs, lanes_until(blocks.last, w.outputs) - first, w.inputs, nullptr};
+  /// out[row] += w in[row] for some rows and the outputs of some whole blocks.
+  static void multiply_part(const Matrix<Real>& w, Range outputs, Range rows, const Real* in, Real* out) {
+    const Matrix<Real> part{w.data + outputs.first * w.inputs, outputs.size(), w.inputs, nullptr};
     add_products(part, rows.size(), RowsIn<Real>{in + rows.first * w.inputs, w.inputs},
-                 RowsOut<Real>{out + rows.first * w.outputs + first, w.outputs});
-  }
-
-  /// to = bias[first..] or zero.
-  static void fill(Real* to, const Real* bias, Index first, Index width) {
-    for (Index j = 0; j < width; ++j) to[j] = bias == nullptr ? Real(0) : bias[first + j];
+                 RowsOut<Real>{out + rows.first * w.outputs + outputs.first, w.outputs});
   }
 
   static void activate(const Activation& f, Real* y, Range rows, Index width, Index stride) {

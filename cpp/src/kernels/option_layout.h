@@ -110,16 +110,6 @@ struct Carver {
   }
 };
 
-template <class Real>
-RNNFAST_INLINE void copy_row(Real* to, const Real* from, Index count) {
-  std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(Real));
-}
-
-template <class Real>
-RNNFAST_INLINE void clear(Real* to, Index count) {
-  std::memset(to, 0, static_cast<std::size_t>(count) * sizeof(Real));
-}
-
 /// to[j] = from[j] * factor[j]
 template <class Real>
 inline void multiply_row(Real* to, const Real* from, const Real* factor, Index count) {

@@ -11,6 +11,13 @@
 
 namespace rnnfast::RNNFAST_ISA {
 
+/// The columns, or units, of some blocks.
+template <class Real>
+RNNFAST_INLINE Range columns_of(Range blocks, Index columns) {
+  const auto up_to = [columns](Index block) { return block * kLanes<Real> < columns ? block * kLanes<Real> : columns; };
+  return {up_to(blocks.first), up_to(blocks.last)};
+}
+
 template <class Real>
 RNNFAST_INLINE Index lanes_left(Index unit, Index units) {
   return units - unit < kLanes<Real> ? units - unit : kLanes<Real>;

@@ -222,8 +222,7 @@ inline void add_outer_products(Real* to, Index left, Index right, Index rows, Ro
                                const Ranges* ranges, const OuterShare& share, Real* work) {
   constexpr int L = kLanes<Real>;
   if (rows <= kUnpackedRows && ranges == nullptr) {
-    const Index first = share.blocks.first * L;
-    const Index last = share.blocks.last * L < right ? share.blocks.last * L : right;
+    const auto [first, last] = columns_of<Real>(share.blocks, right);
     const Real* from[kUnpackedRows];
     for (Index m = 0; m < rows; ++m) from[m] = b(m) + first;
     for (Index k = share.rows.first; k < share.rows.last && last > first; ++k) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Products of few rows with a matrix as it is, without packing it.
+// Rows of numbers, and products of few of them with a matrix as it is, without packing it.
 #pragma once
+
+#include <cstring>
 
 #include "kernels/pack.h"
 
@@ -19,8 +21,15 @@ using RowsIn = Rows<const Real*>;
 template <class Real>
 using RowsOut = Rows<Real*>;
 
-/// At most so many rows are not worth packing for.
-inline constexpr Index kUnpackedRows = 4;
+template <class Real>
+RNNFAST_INLINE void copy_row(Real* to, const Real* from, Index count) {
+  std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(Real));
+}
+
+template <class Real>
+RNNFAST_INLINE void clear(Real* to, Index count) {
+  std::memset(to, 0, static_cast<std::size_t>(count) * sizeof(Real));
+}
 
 /// R rows and U whole blocks of columns, whose sums stay in registers while all of w passes.
 template <int R, int U, class Real>
@@ -53,8 +62,8 @@ inline void add_unpacked_rows(const Real* w, Index depth, Index columns, RowsIn<
                               Range share) {
   constexpr int L = kLanes<Real>;
   constexpr int U = kAccumulators >= 16 ? 16 / R : 8 / R;
-  const Index last = share.last * L < columns ? share.last * L : columns;
-  for (Index unit = share.first * L; unit < last;) {
+  const auto [first, last] = columns_of<Real>(share, columns);
+  for (Index unit = first; unit < last;) {
     const Real* from = w + unit;
     const RowsOut<Real> to{out.data + unit, out.stride};
     if (last - unit >= U * L) {
