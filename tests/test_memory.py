@@ -38,7 +38,7 @@ def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-T, N, H = 300, 64, 256
+T, N, H = 300, 256, 256
 cell = sys.argv[1]
 kinds = {"lstm": (rf.LSTM, {}), "gru": (rf.GRU, {})}
 kind, options = kinds.get(cell) or (rf.RNN, {"nonlinearity": cell[4:]})
@@ -65,7 +65,8 @@ def test_tape_keeps_the_floor(cell):
     assert result.returncode == 0, result.stderr
     held, after = map(float, result.stdout.split())
     assert KEPT[cell] + 1 - 0.2 <= held <= KEPT[cell] + 1 + 0.4
-    assert after <= 0.7
+    # Some memory is kept for the next call (buffer.h).
+    assert after <= 0.5 + (64 << 20) / (300 * 256 * 256 * 4)
 
 
 MANY_CALLS = """

@@ -257,7 +257,7 @@ def backward():
     # What forward leaves would take as long to compute; zeros, which cost no memory before they are used, will do.
     _core.backward(
         weights=_core.Weights(cell="lstm", **weights), x=long, h=np.zeros((T + 1, 1, H)), c=np.zeros((T + 1, 1, H)),
-        gates=np.zeros((T, 1, 4, H)), dy=None, dh_n=np.ones((1, H)), dc_n=None, need_dx=True,
+        gates=np.zeros((T, 1, 4, H)), dy=None, dh_n=np.ones((1, H)), dc_n=None, need_dx=True, overwrite=False,
         **{"d" + name: np.zeros_like(value) for name, value in weights.items()},
     )
 

@@ -8,9 +8,12 @@
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "buffer.h"
 #include "rnnfast/types.h"
 
 namespace rnnfast::bindings {
@@ -134,15 +137,49 @@ const Real* data(const py::array& array) {
   return static_cast<const Real*>(array.data());
 }
 
+/// Some versions of Python's header declare these two without C linkage.
+namespace tracemalloc {
+extern "C" int PyTraceMalloc_Track(unsigned domain, std::uintptr_t address, std::size_t bytes);
+extern "C" int PyTraceMalloc_Untrack(unsigned domain, std::uintptr_t address);
+}  // namespace tracemalloc
+
+/// A new array, not initialised. Large ones live in memory that is used again.
+inline py::array new_array(const py::dtype& dtype, const std::vector<Index>& shape) {
+  constexpr Index kLarge = 64 << 10;
+  Index bytes = dtype.itemsize();
+  bool is_large = true;
+  for (const Index size : shape) is_large = is_large && !__builtin_mul_overflow(bytes, size, &bytes);
+  if (!is_large || bytes < kLarge) return py::array(dtype, shape);
+  // NumPy's domain, so that tracemalloc shows these arrays among the others.
+  constexpr unsigned kDomain = 389047;
+  std::unique_ptr<Buffer> buffer = Kept::take(static_cast<std::size_t>(bytes));
+  void* const values = buffer->as<void>();
+  const py::capsule owner(buffer.release(), [](void* owned) {
+    std::unique_ptr<Buffer> given_back(static_cast<Buffer*>(owned));
+    tracemalloc::PyTraceMalloc_Untrack(kDomain, reinterpret_cast<std::uintptr_t>(given_back->as<void>()));
+    Kept::give(std::move(given_back));
+  });
+  tracemalloc::PyTraceMalloc_Track(kDomain, reinterpret_cast<std::uintptr_t>(values), static_cast<std::size_t>(bytes));
+  return py::array(dtype, shape, values, owner);
+}
+
+template <class Real>
+py::array new_array(const std::vector<Index>& shape) {
+  return new_array(py::dtype::of<Real>(), shape);
+}
+
+inline void clear(py::array& array) {
+  if (array.size() > 0) std::memset(array.mutable_data(), 0, static_cast<std::size_t>(array.nbytes()));
+}
+
 template <class Real>
 py::array copy_or_zeros(const py::object& source, Index N, Index H) {
-  py::array_t<Real> result({N, H});
-  if (result.size() == 0) return result;
-  const std::size_t bytes = static_cast<std::size_t>(result.nbytes());
+  py::array result = new_array<Real>({N, H});
   if (source.is_none()) {
-    std::memset(result.mutable_data(), 0, bytes);
-  } else {
-    std::memcpy(result.mutable_data(), py::reinterpret_borrow<py::array>(source).data(), bytes);
+    clear(result);
+  } else if (result.size() > 0) {
+    std::memcpy(result.mutable_data(), py::reinterpret_borrow<py::array>(source).data(),
+                static_cast<std::size_t>(result.nbytes()));
   }
   return result;
 }

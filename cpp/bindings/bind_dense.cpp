@@ -57,7 +57,7 @@ py::array forward(const py::object& x, const py::object& weight, const py::objec
   const DenseArrays<Real> in("dense_forward", x, weight, bias);
   Activation f;
   const bool active = read_activation(in.check, activation, f);
-  py::array y = py::array_t<Real>({in.dims.rows, in.dims.outputs});
+  py::array y = new_array<Real>({in.dims.rows, in.dims.outputs});
   DenseForwardArgs<Real> args{data<Real>(in.x), data<Real>(in.w), bias.is_none() ? nullptr : data<Real>(in.b),
                               data<Real>(y), nullptr};
   if (in.dims.rows == 0) return y;
@@ -87,7 +87,7 @@ py::object backward(const py::object& x, const py::object& weight, const py::obj
     in.check.writeable("dbias", db, {&in.x, &in.w, &out, &gradient, &dw});
   }
   py::array dx;
-  if (need_dx) dx = py::array_t<Real>({d.rows, d.inputs});
+  if (need_dx) dx = new_array<Real>({d.rows, d.inputs});
   DenseBackwardArgs<Real> args{data<Real>(in.x),
                                data<Real>(in.w),
                                active ? data<Real>(out) : nullptr,

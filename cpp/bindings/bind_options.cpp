@@ -296,7 +296,7 @@ class OptionForwardCall : OptionCall<Real> {
       c = std::move(states);
     }
     if (training) {
-      py::array values = py::array_t<Real>(call_.step_shape({k.kept_size(cell_)}));
+      py::array values = new_array<Real>(call_.step_shape({k.kept_size(cell_)}));
       args.kept = data<Real>(values);
       kept = std::move(values);
     }
@@ -325,6 +325,7 @@ struct OptionBackwardInputs {
   py::object x, h, c, gates, dy, dcells, dh_n, dc_n, slots;
   py::dict gradients;
   bool need_dx;
+  bool overwrite;
 };
 
 template <class Real>
@@ -371,7 +372,7 @@ class OptionBackwardCall : OptionCall<Real> {
       dc_ = std::move(carried);
     }
     if (in.need_dx) {
-      py::array gradient = py::array_t<Real>(call_.step_shape({d.I}));
+      py::array gradient = new_array<Real>(call_.step_shape({d.I}));
       args_.dx = data<Real>(gradient);
       dx_ = std::move(gradient);
     }
@@ -417,6 +418,7 @@ class OptionBackwardCall : OptionCall<Real> {
     py::array out = Base::array(name, in.gradients[name], weights_.shape(p), "the parameter's shape");
     check_.writeable(name, out, {&call_.x});
     for (const py::array& other : Base::held_) check_.writeable(name, out, {&other});
+    if (in.overwrite) clear(out);
     Base::held_.push_back(out);
     return data<Real>(out);
   }
@@ -457,15 +459,15 @@ void bind_options(py::module_& m) {
       "option_backward",
       [](OptionWeights& weights, const py::object& x, const py::object& h, const py::object& c, const py::object& gates,
          const py::object& dy, const py::object& dcells, const py::object& dh_n, const py::object& dc_n,
-         const py::dict& gradients, bool need_dx, const py::object& slots, const py::object& recurrent,
+         const py::dict& gradients, bool need_dx, bool overwrite, const py::object& slots, const py::object& recurrent,
          const py::object& zoneout_h, const py::object& zoneout_c) {
-        const OptionBackwardInputs in{x, h, c, gates, dy, dcells, dh_n, dc_n, slots, gradients, need_dx};
+        const OptionBackwardInputs in{x, h, c, gates, dy, dcells, dh_n, dc_n, slots, gradients, need_dx, overwrite};
         return with_real_of(weights, [&]<class Real>() {
           return OptionBackwardCall<Real>(weights, in, {recurrent, zoneout_h, zoneout_c}).run();
         });
       },
       py::kw_only(), "weights"_a, "x"_a, "h"_a, "c"_a, "gates"_a, "dy"_a, "dcells"_a, "dh_n"_a, "dc_n"_a, "gradients"_a,
-      "need_dx"_a.noconvert(), "slots"_a, "recurrent"_a, "zoneout_h"_a, "zoneout_c"_a);
+      "need_dx"_a.noconvert(), "overwrite"_a.noconvert(), "slots"_a, "recurrent"_a, "zoneout_h"_a, "zoneout_c"_a);
   m.def(
       "option_backward_cut",
       [](OptionWeights& weights, Index steps, Index batch, const py::object& slots, Index last, Index wanted) {

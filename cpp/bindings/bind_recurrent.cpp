@@ -39,7 +39,7 @@ class ForwardCall {
       c_ = std::move(states);
     }
     if (training && k_.planes_per_unit > 0) {
-      py::array kept = py::array_t<Real>(call_.step_shape({k_.planes_per_unit, d.H}));
+      py::array kept = new_array<Real>(call_.step_shape({k_.planes_per_unit, d.H}));
       args_.gates = data<Real>(kept);
       gates_ = std::move(kept);
     }
@@ -102,6 +102,7 @@ class ForwardCall {
 struct BackwardInputs {
   py::object x, h, c, gates, dy, dh_n, dc_n, dw_ih, dw_hh, db_ih, db_hh, slots, dcells;
   bool need_dx;
+  bool overwrite;
 };
 
 /// One backward call, like ForwardCall.
@@ -125,7 +126,7 @@ class BackwardCall {
       dc_ = std::move(carried);
     }
     if (in.need_dx) {
-      py::array gradient = py::array_t<Real>(call_.step_shape({d.I}));
+      py::array gradient = new_array<Real>(call_.step_shape({d.I}));
       args_.dx = data<Real>(gradient);
       dx_ = std::move(gradient);
     }
@@ -186,7 +187,7 @@ class BackwardCall {
       check_.writeable("gates", gates_, {&call_.x, &h_, k_.has_cell_state ? &c_ : nullptr});
     } else {
       if (!in.gates.is_none()) check_.value_error("gates are given; expected None, the cell keeps none");
-      gates_ = py::array_t<Real>(call_.step_shape({Index{1}, dims().H}));
+      gates_ = new_array<Real>(call_.step_shape({Index{1}, dims().H}));
     }
     args_.gates = data<Real>(gates_);
   }
@@ -223,6 +224,10 @@ class BackwardCall {
       db_hh_ = check_.shaped<Real>("db_hh", in.db_hh, {rows}, "(G*H,)", from_weights);
       args_.db_ih = claim("db_ih", db_ih_, {&dw_ih_, &dw_hh_});
       args_.db_hh = claim("db_hh", db_hh_, {&dw_ih_, &dw_hh_, &db_ih_});
+    }
+    args_.overwrite = in.overwrite;
+    if (in.overwrite && is_empty()) {
+      for (py::array* gradient : {&dw_ih_, &dw_hh_, &db_ih_, &db_hh_}) clear(*gradient);
     }
   }
 
@@ -469,7 +474,8 @@ py::list backward_all(const py::list& calls, bool chained) {
                             call["db_hh"],
                             call["slots"],
                             call["dcells"],
-                            py::cast<bool>(call["need_dx"])};
+                            py::cast<bool>(call["need_dx"]),
+                            py::cast<bool>(call["overwrite"])};
     jobs.push_back(std::make_unique<BackwardCall<Real>>(call.weights(), in));
   }
   run_all(jobs, chained);
@@ -527,9 +533,10 @@ void bind_recurrent(py::module_& m) {
       "backward",
       [](Weights& weights, const py::object& x, const py::object& h, const py::object& c, const py::object& gates,
          const py::object& dy, const py::object& dh_n, const py::object& dc_n, const py::object& dw_ih,
-         const py::object& dw_hh, const py::object& db_ih, const py::object& db_hh, bool need_dx,
+         const py::object& dw_hh, const py::object& db_ih, const py::object& db_hh, bool need_dx, bool overwrite,
          const py::object& slots, const py::object& dcells) {
-        const BackwardInputs in{x, h, c, gates, dy, dh_n, dc_n, dw_ih, dw_hh, db_ih, db_hh, slots, dcells, need_dx};
+        const BackwardInputs in{x,     h,     c,     gates, dy,     dh_n,    dc_n,     dw_ih,
+                                dw_hh, db_ih, db_hh, slots, dcells, need_dx, overwrite};
         return with_real(weights, [&]<class Real>() {
           BackwardCall<Real> call(weights, in);
           run_on_all_threads(call);
@@ -537,7 +544,8 @@ void bind_recurrent(py::module_& m) {
         });
       },
       py::kw_only(), "weights"_a, "x"_a, "h"_a, "c"_a, "gates"_a, "dy"_a, "dh_n"_a, "dc_n"_a, "dw_ih"_a, "dw_hh"_a,
-      "db_ih"_a, "db_hh"_a, "need_dx"_a.noconvert(), "slots"_a = py::none(), "dcells"_a = py::none());
+      "db_ih"_a, "db_hh"_a, "need_dx"_a.noconvert(), "overwrite"_a.noconvert(), "slots"_a = py::none(),
+      "dcells"_a = py::none());
 }
 
 }  // namespace rnnfast::bindings

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
+#include <pybind11/stl.h>
+
 #include <cstdlib>
+#include <vector>
 
 #include "arrays.h"
 #include "bind.h"
@@ -75,6 +78,16 @@ void bind_runtime(py::module_& m) {
       },
       "n"_a.noconvert());
   m.def("stop_threads", &stop_threads);
+  m.def(
+      "empty",
+      [](const std::vector<Index>& shape, const py::dtype& dtype) {
+        if (dtype.has_fields() || dtype.kind() == 'O') throw py::type_error("empty: dtype is no number's");
+        for (const Index size : shape) {
+          if (size < 0) throw py::value_error("empty: shape has a negative size");
+        }
+        return new_array(dtype, shape);
+      },
+      "shape"_a, "dtype"_a);
 }
 
 }  // namespace rnnfast::bindings

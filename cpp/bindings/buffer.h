@@ -4,8 +4,10 @@
 
 #include <cstddef>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <utility>
+#include <vector>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -47,17 +49,66 @@ class Buffer {
   void* data_;
 };
 
-/// Memory for the length of one call. A thread keeps what it had for its next call: memory that is new comes page by
-/// page, each of which the system has to clear.
+/// Memory that was given back, for whoever asks next. Memory that is new comes page by page, each of which the system
+/// has to clear: for small layers that takes as long as the products that fill it.
+class Kept {
+ public:
+  /// At least so many bytes.
+  static std::unique_ptr<Buffer> take(std::size_t bytes) {
+    if (const Lock lock(self().mutex_, std::try_to_lock); lock) {
+      std::vector<std::unique_ptr<Buffer>>& buffers = self().buffers_;
+      auto best = buffers.end();
+      for (auto it = buffers.begin(); it != buffers.end(); ++it) {
+        const std::size_t size = (*it)->bytes();
+        if (size >= bytes && size <= 2 * bytes + kSmall && (best == buffers.end() || size < (*best)->bytes()))
+          best = it;
+      }
+      if (best != buffers.end()) {
+        std::unique_ptr<Buffer> found = std::move(*best);
+        buffers.erase(best);
+        self().total_ -= found->bytes();
+        return found;
+      }
+    }
+    return std::make_unique<Buffer>(bytes);
+  }
+
+  static void give(std::unique_ptr<Buffer> buffer) {
+    const std::size_t size = buffer->bytes();
+    const Lock lock(self().mutex_, std::try_to_lock);
+    if (!lock || size > kMost) return;
+    std::vector<std::unique_ptr<Buffer>>& buffers = self().buffers_;
+    while (self().total_ + size > kMost || buffers.size() == kMostBuffers) {  // what was kept longest goes
+      self().total_ -= buffers.front()->bytes();
+      buffers.erase(buffers.begin());
+    }
+    buffers.push_back(std::move(buffer));
+    self().total_ += size;
+  }
+
+ private:
+  // Nobody waits for the lock: a process that was forked while another thread had it would wait for ever.
+  using Lock = std::unique_lock<std::mutex>;
+  static constexpr std::size_t kSmall = std::size_t{16} << 10;
+  static constexpr std::size_t kMost = std::size_t{64} << 20;
+  static constexpr std::size_t kMostBuffers = 64;
+
+  /// Never destroyed: arrays may be given back after all that is static.
+  static Kept& self() {
+    static Kept* const kept = new Kept;
+    return *kept;
+  }
+
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Buffer>> buffers_;  // in the order in which they were given back
+  std::size_t total_ = 0;
+};
+
+/// Memory for the length of one call.
 class Scratch {
  public:
-  explicit Scratch(std::size_t bytes) : buffer_(std::move(kept())) {
-    if (buffer_ == nullptr || buffer_->bytes() < bytes) buffer_ = std::make_unique<Buffer>(bytes);
-  }
-  ~Scratch() {
-    std::unique_ptr<Buffer>& last = kept();
-    if (buffer_->bytes() <= kMost && (last == nullptr || last->bytes() < buffer_->bytes())) last = std::move(buffer_);
-  }
+  explicit Scratch(std::size_t bytes) : buffer_(Kept::take(bytes)) {}
+  ~Scratch() { Kept::give(std::move(buffer_)); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
@@ -67,13 +118,6 @@ class Scratch {
   }
 
  private:
-  static constexpr std::size_t kMost = std::size_t{16} << 20;
-
-  static std::unique_ptr<Buffer>& kept() {
-    thread_local std::unique_ptr<Buffer> buffer;
-    return buffer;
-  }
-
   std::unique_ptr<Buffer> buffer_;
 };
 

@@ -102,7 +102,7 @@ class CallDims {
 /// States in their slots, with a copy of `first` (N, ...) in slot 0.
 template <class Real>
 py::array in_slots(const CallDims& call, const py::array& first) {
-  py::array states = py::array_t<Real>(call.slot_shape({static_cast<Index>(first.shape(1))}));
+  py::array states = new_array<Real>(call.slot_shape({static_cast<Index>(first.shape(1))}));
   if (first.size() > 0) std::memcpy(states.mutable_data(), first.data(), static_cast<std::size_t>(first.nbytes()));
   return states;
 }

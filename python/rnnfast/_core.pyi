@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 __version__: str
@@ -58,6 +59,7 @@ def backward(
     db_ih: Any,
     db_hh: Any,
     need_dx: bool,
+    overwrite: bool,
     slots: Any = None,
     dcells: Any = None,
 ) -> tuple[Any, Any, Any]: ...
@@ -65,6 +67,7 @@ def dense_forward(*, x: Any, weight: Any, bias: Any, activation: str | None) -> 
 def dense_backward(
     *, x: Any, weight: Any, y: Any, dy: Any, dweight: Any, dbias: Any, activation: str | None, need_dx: bool
 ) -> Any: ...
+def empty(shape: Sequence[int], dtype: Any) -> Any: ...
 def copy_rows(out: Any, source: Any, index: Any) -> None: ...
 def optimizer_step(
     parameters: list[Any],
@@ -114,6 +117,7 @@ def option_backward(
     dc_n: Any,
     gradients: dict[str, Any],
     need_dx: bool,
+    overwrite: bool,
     slots: Any,
     recurrent: Any,
     zoneout_h: Any,

@@ -44,7 +44,7 @@ struct ForwardArgs {
   Real* work;          // tmp  forward_work_size elements
 };
 
-/// Pointers of one backward call. Gradients of activations are overwritten, those of weights accumulate (+=).
+/// Pointers of one backward call. Gradients of activations are overwritten, those of weights as `overwrite` says.
 template <class Real>
 struct BackwardArgs {
   const Real* x;       // in   (R, I)
@@ -62,20 +62,25 @@ struct BackwardArgs {
   Real* dw_hh;         // io   (G*H, H)
   Real* db_ih;         // io   (G*H)  null without biases
   Real* db_hh;         // io   (G*H)  null without biases
-  Real* work;          // tmp  backward_work_size elements
+  bool overwrite;  // the steps that end at T write dw and db, whatever stood there; otherwise all steps add to them
+  Real* work;  // tmp  backward_work_size elements
 };
 
-/// At most so many rows are not worth packing for.
+/// At most so many rows are multiplied with weights as they are.
 inline constexpr Index kUnpackedRows = 4;
+/// From more rows on the weights of one step are packed as a whole.
+inline constexpr Index kRowsWorthPacking = 64;
 
 /// Whether training may go without packed weights: packing pays if they are used several times. The bits are the same.
 inline bool forward_runs_unpacked(const Dims& dims) { return dims.T == 1 && dims.slots == nullptr; }
-inline bool backward_runs_unpacked(const Dims& dims) { return forward_runs_unpacked(dims) && dims.N <= kUnpackedRows; }
+inline bool backward_runs_unpacked(const Dims& dims) {
+  return forward_runs_unpacked(dims) && dims.N <= kRowsWorthPacking;
+}
 
 /// The kernels of one cell and float type for one instruction set. Work and packed buffers are 64-byte aligned.
 template <class Real>
 struct CellKernels {
-  Index gates_per_unit;   // G
+  Index gates_per_unit;  // G
   Index planes_per_unit;  // P
   bool has_cell_state;
 

@@ -39,7 +39,7 @@ class Backward {
   }
 
  private:
-  /// One step: dL/dh before it and dx straight from the weights, row after row of which passes once.
+  /// One step: dL/dh before it and dx straight from the weights, which pass once.
   static void run_unpacked(const Dims& d, const BackwardArgs<Real>& args, Team& team) {
     const int members = Split::choose<Real>(d, CellMath::kProducts, team.size()).threads;
     const Backward self(d, args);
@@ -53,14 +53,22 @@ class Backward {
       const RowsOut<Real> dx{args.dx, d.I};
       const Range of_dh = share(blocks, member, members);
       const Range of_dx = share(blocks_of<Real>(d.I), member, members);
+      Real* const work = self.work_of(member);
+      const auto add_products = [&](const Real* w, Index columns, RowsIn<Real> in, RowsOut<Real> out, Range share) {
+        if (d.N <= kUnpackedRows) {
+          add_unpacked_products(w, d.H, columns, d.N, in, out, share);
+        } else {
+          add_products_by_parts(w, d.H, columns, d.N, in, out, share, work);
+        }
+      };
       if (!CellMath::kPassesStateOn) clear_rows(dh, d.N, columns_of<Real>(of_dh, d.H));
       if (args.dx != nullptr) clear_rows(dx, d.N, columns_of<Real>(of_dx, d.I));
       for (int p = 0; p < CellMath::kProducts; ++p) {
         const RowsIn<Real> of_h{self.da(0, 0) + (CellMath::kRecurrentPlane + p) * d.H, kPlanes * d.H};
         const RowsIn<Real> of_x{self.da(0, 0) + (CellMath::kInputPlane + p) * d.H, kPlanes * d.H};
-        add_unpacked_products(args.raw->w_hh + CellMath::kRecurrentGate[p] * d.H * d.H, d.H, d.H, d.N, of_h, dh, of_dh);
+        add_products(args.raw->w_hh + CellMath::kRecurrentGate[p] * d.H * d.H, d.H, of_h, dh, of_dh);
         if (args.dx != nullptr) {
-          add_unpacked_products(args.raw->w_ih + CellMath::kInputGate[p] * d.H * d.I, d.H, d.I, d.N, of_x, dx, of_dx);
+          add_products(args.raw->w_ih + CellMath::kInputGate[p] * d.H * d.I, d.I, of_x, dx, of_dx);
         }
       }
       self.add_weight_grad(0, 1, member, members);
@@ -233,8 +241,12 @@ class Backward {
   }
 
   void add_weight_grad(Index first, Index last, int member, int threads) const {
-    WeightGrad<CellMath, Real>::add(d, args, {first, last}, share(kPlanes * d.H, member, threads),
-                                    args.work + member * WeightGrad<CellMath, Real>::work_size(d));
+    WeightGrad<CellMath, Real>::add(d, args, {first, last}, share(kPlanes * d.H, member, threads), work_of(member));
+  }
+
+  Real* work_of(int member) const {
+    static_assert(kMostPartRows <= kPieceRows, "what add_products_by_parts needs is within what WeightGrad needs");
+    return args.work + member * WeightGrad<CellMath, Real>::work_size(d);
   }
 };
 

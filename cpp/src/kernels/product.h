@@ -228,7 +228,7 @@ inline void add_outer_products(Real* to, Index left, Index right, Index rows, Ro
     for (Index k = share.rows.first; k < share.rows.last && last > first; ++k) {
       Real factor[kUnpackedRows];
       for (Index m = 0; m < rows; ++m) factor[m] = a[m][k];
-      add_outer_row(to + k * right + first, last - first, rows, factor, from);
+      add_outer_row(to + k * right + first, last - first, rows, factor, from, true);
     }
     return;
   }

@@ -31,6 +31,8 @@ RNNFAST_INLINE void clear(Real* to, Index count) {
   std::memset(to, 0, static_cast<std::size_t>(count) * sizeof(Real));
 }
 
+inline constexpr Index kMostPartRows = 256;
+
 /// R rows and U whole blocks of columns, whose sums stay in registers while all of w passes.
 template <int R, int U, class Real>
 inline void add_unpacked_tile(const Real* w, Index depth, Index columns, RowsIn<Real> in, RowsOut<Real> out) {
@@ -78,6 +80,44 @@ inline void add_unpacked_rows(const Real* w, Index depth, Index columns, RowsIn<
       store_lanes(to[r], sum, width);
     }
     unit += L;
+  }
+}
+
+/// Rows of w that are packed at once: as many as leave a part of the L2 cache to the other operands.
+template <class Real>
+constexpr Index part_height(Index columns) {
+  constexpr Index kPartBytes = 256 * 1024;
+  const Index height = kPartBytes / (columns * static_cast<Index>(sizeof(Real)));
+  return height < 16 ? 16 : (height > kMostPartRows ? kMostPartRows : height);
+}
+
+/// The same for any number of rows: w is packed part by part, each of which is used while it is in the cache.
+///   work  tmp  (blocks of columns, kMostPartRows, lanes)
+template <class Real>
+inline void add_products_by_parts(const Real* w, Index depth, Index columns, Index rows, RowsIn<Real> in,
+                                  RowsOut<Real> out, Range share, Real* work) {
+  constexpr int L = kLanes<Real>;
+  const Index height = part_height<Real>(columns);
+  for (Index first = 0; first < depth; first += height) {
+    const Index part = depth - first < height ? depth - first : height;
+    const Panels<Real> panels{work, part, part * L};
+    pack_lanes(work, part * L, w + first * columns, part, columns, share);
+    for_each_tile<1>(rows, share, [&](const TileRange& tile) {
+      Accumulators<Real> acc;
+      const Real* from[kMaxRows<1>];
+      const auto for_each_block = [&](const auto& body) {
+        for (Index r = 0; r < tile.rows; ++r) {
+          for (Index u = 0; u < tile.blocks; ++u) {
+            const Index column = (tile.first_block + u) * L;
+            body(out[tile.first_row + r] + column, acc.at(tile, r, u, 1), lanes_left<Real>(column, columns));
+          }
+        }
+      };
+      for (Index r = 0; r < tile.rows; ++r) from[r] = in[tile.first_row + r] + first;
+      for_each_block([](Real* sum, Real* lanes, Index width) { store(lanes, load_lanes(sum, width)); });
+      multiply<1>(tile, acc.data, 1, from, panels);
+      for_each_block([](Real* sum, Real* lanes, Index width) { store_lanes(sum, load(lanes), width); });
+    });
   }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Weight gradients: dw_ih += sum da x', dw_hh += sum da h_prev', db += sum da, over rows (t, n).
+// Weight gradients: dw_ih = sum da x', dw_hh = sum da h_prev', db = sum da, over rows (t, n), or += (overwrite).
 //
 // One product serves both matrices: the columns of x and h_prev stand side by side, so that few inputs waste no
 // lanes. Rows are summed piece by piece (chunks.h); threads divide the gates among them.
@@ -18,16 +18,18 @@ class WeightGrad {
     return CellMath::kPlanes * d.H * kPieceRows + blocks_of<Real>(columns(d)) * kPieceRows * L;
   }
 
-  /// Adds the gradient of some steps.
+  /// Adds, or writes, the gradient of some steps.
   ///   gates   the units-of-gates range (of planes * H) this thread is responsible for
   static void add(const Dims& d, const BackwardArgs<Real>& args, StepRange steps, Range gates, Real* work) {
     WeightGrad piece(d, args, work);
+    piece.adds = !args.overwrite || steps.last < d.T;
     Index rows = 0;
     for (Index t = steps.first; t < steps.last; ++t) {
       for (Index n = 0; n < d.rows(t); ++n) {
         piece.h_row[rows++] = d.slot(t) + n;
         if (rows == kPieceRows) {
           piece.add_piece(d.row(t) + n + 1 - rows, rows, gates);
+          piece.adds = true;
           rows = 0;
         }
       }
@@ -37,11 +39,13 @@ class WeightGrad {
 
  private:
   static constexpr int L = kLanes<Real>;
+  static constexpr Index kFewBytes = 256 * 1024;
   const Dims& d;
   const BackwardArgs<Real>& args;
   Real* const da_columns;  // (planes * H, kPieceRows): a row of this is a gate's gradient over the piece
   Real* const inputs;      // [blocks of columns][kPieceRows][lanes] of [x, h_prev]
   Index h_row[kPieceRows];  // row of h that comes before a row of the piece
+  bool adds = true;         // to what stands in the gradients
 
   WeightGrad(const Dims& dims, const BackwardArgs<Real>& a, Real* work)
       : d(dims), args(a), da_columns(work), inputs(work + CellMath::kPlanes * d.H * kPieceRows) {}
@@ -78,12 +82,22 @@ class WeightGrad {
       Real a[kUnpackedRows];
       for (Index m = 0; m < rows; ++m) a[m] = da[m * CellMath::kPlanes * d.H + position];
       for_each_target(position, 0, columns(d), [&](Real* to, Index skip, Index count) {
-        add_outer_row(to, count, rows, a, skip == 0 ? x_row : h_prev);
+        add_outer_row(to, count, rows, a, skip == 0 ? x_row : h_prev, adds);
       });
     }
   }
 
+  /// Few inputs stay in the cache while all gates pass, whose gradients are then written row by row.
   void add_products(Range positions, Range blocks, const Panels<Real>& panels) const {
+    const bool few = blocks.size() * panels.depth * L * static_cast<Index>(sizeof(Real)) <= kFewBytes;
+    const Index height = few ? kMaxRows<1> : positions.size();
+    for (Range part{positions.first, positions.first}; part.last < positions.last; part.first = part.last) {
+      part.last = part.first + height < positions.last ? part.first + height : positions.last;
+      add_tiles(part, blocks, panels);
+    }
+  }
+
+  void add_tiles(Range positions, Range blocks, const Panels<Real>& panels) const {
     for_each_tile<1>(positions.size(), blocks, [&](const TileRange& tile) {
       Accumulators<Real> acc;
       const Real* gate[kMaxRows<1>];
@@ -156,10 +170,11 @@ class WeightGrad {
     for (Index j = 0; j < count; j += L) __builtin_prefetch(to + j, 1);
   }
 
-  static RNNFAST_INLINE void add_columns(Real* to, const Real* sums, Index count) {
+  RNNFAST_INLINE void add_columns(Real* to, const Real* sums, Index count) const {
     for (Index j = 0; j < count; j += L) {
       const Index width = lanes_left<Real>(j, count);
-      store_lanes(to + j, load_lanes(to + j, width) + load_lanes(sums + j, width), width);
+      const Vec<Real> before = adds ? load_lanes(to + j, width) : Vec<Real>{};
+      store_lanes(to + j, before + load_lanes(sums + j, width), width);
     }
   }
 

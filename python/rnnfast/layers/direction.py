@@ -224,7 +224,7 @@ class Direction:
         return trace, last_c
 
     def backward(self, call: BackwardCall, grads: Mapping[str, Array]) -> Backpropagated:
-        """Go back through all steps; ``grads`` are added to."""
+        """Go back through all steps; ``grads`` are overwritten."""
         if call.trace.cuts:
             return self._backward_in_segments(call, grads)
         return self.kernels.backward(call.trace.masks, **self.backward_arguments(call, grads))
@@ -242,6 +242,7 @@ class Direction:
             "dc_n": dc,
             "slots": trace.way.slots,
             "need_dx": need_dx,
+            "overwrite": True,
             **self._own(grads),
         }
 
@@ -249,7 +250,7 @@ class Direction:
         """Every segment is run again before its gradients are found."""
         trace, _, dy, dcells, dh, dc, need_dx = call
         way = trace.way
-        dx = np.empty_like(trace.x) if need_dx else None
+        dx = _core.empty(trace.x.shape, trace.x.dtype) if need_dx else None
         dh = np.zeros((way.sequences, trace.h.shape[-1]), trace.h.dtype) if dh is None else dh.copy()
         first_c = trace.cells[0]
         dc = (
@@ -278,6 +279,7 @@ class Direction:
                 dc_n=rows_of(dc, active),
                 slots=part.slots,
                 need_dx=need_dx,
+                overwrite=last == way.steps,
                 **self._own(grads),
             )
             if dc is not None:
@@ -347,6 +349,6 @@ def rows_of(array: Array | None, rows: slice) -> Array | None:
 def _in_slots(way: Way, h0: Array) -> Array:
     """Room for states in their slots, with the initial ones in place."""
     shape = (way.steps + 1, *h0.shape) if way.slots is None else (int(way.slots[-1]), *h0.shape[1:])
-    h = np.empty(shape, h0.dtype)
+    h: Array = _core.empty(shape, h0.dtype)
     h.reshape(-1, *h0.shape[1:])[: len(h0)] = h0
     return h

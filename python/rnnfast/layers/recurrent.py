@@ -373,8 +373,8 @@ class RecurrentLayer(Layer):
             result = self._backward_directly(self._direct, tape, dy, dstate)
             if result is not None:
                 return result
-        flat = np.zeros(self.parameters.size, self.dtype)
-        grads = self.parameters.views(flat)
+        flat = _core.empty((self.parameters.size,), self.dtype)
+        grads = self._gradients(flat)
         dx, dh, dc, layout = self._backpropagate(tape, dy, dstate, dcell_states, grads, keep=keep, need_dx=True)
         assert dx is not None
         return Gradients(from_time_major(dx, layout), self._state(dh, dc, layout), grads, flat)
@@ -390,8 +390,8 @@ class RecurrentLayer(Layer):
             last = self._exact_state(dstate, tape._shape[1])
         if last is None:
             return None
-        flat = np.zeros(self.parameters.size, self.dtype)
-        grads = self.parameters.views(flat)
+        flat = _core.empty((self.parameters.size,), self.dtype)
+        grads = self._gradients(flat)
         dh_n, dc_n = (None if part is None else part[0] for part in last)
         dx, dh, dc = self._pull_back_directly(weights, tape, dy, dh_n, dc_n, grads, True)
         assert dx is not None
@@ -469,6 +469,7 @@ class RecurrentLayer(Layer):
             db_ih=grads.get("bias_ih_l0"),
             db_hh=grads.get("bias_hh_l0"),
             need_dx=need_dx,
+            overwrite=True,
             slots=None,
             dcells=None,
         )
@@ -481,12 +482,20 @@ class RecurrentLayer(Layer):
         return y
 
     def pull_back(self, tape: Tape, dy: Array, grad: Array, need_dx: bool) -> Array | None:
-        grad[...] = 0
-        grads = self.parameters.views(grad)
+        grads = self._gradients(grad)
         if self._direct is not None and self._takes_directly(tape):
             dy = np.ascontiguousarray(dy)
             return self._pull_back_directly(self._direct, tape, dy, None, None, grads, need_dx)[0]
         return self._backpropagate(tape, dy, None, None, grads, keep=False, need_dx=need_dx)[0]
+
+    def _gradients(self, flat: Array) -> dict[str, Array]:
+        """Views of ``flat`` for the kernels, which write all that is theirs."""
+        grads = self.parameters.views(flat)
+        for part in self._parts if self.learn_initial_state else ():
+            grads[f"initial_h_{part.suffix}"][...] = 0
+            if self._has_cell_state:
+                grads[f"initial_c_{part.suffix}"][...] = 0
+        return grads
 
     # All layers and directions.
 
@@ -538,7 +547,7 @@ class RecurrentLayer(Layer):
             if self._directions == 1 and traces[-1].way.slots is None:
                 x = traces[-1].output
             else:
-                x = np.empty((steps, batch, self._directions * width), self.dtype)
+                x = _core.empty((steps, batch, self._directions * width), self.dtype)
                 for d, trace in enumerate(traces):
                     trace.way.scatter(trace.output, x[..., d * width : (d + 1) * width])
             dropout = None if tape is None else tape.masks.get(f"dropout_l{places[-1] // self._directions}")
@@ -681,7 +690,7 @@ class RecurrentLayer(Layer):
             dy = None
             for call, (dx_rows, _, _) in zip(calls, results, strict=True):
                 if dx_rows is not None:
-                    dx = np.empty((steps, batch, dx_rows.shape[-1]), self.dtype)
+                    dx = _core.empty((steps, batch, dx_rows.shape[-1]), self.dtype)
                     call.trace.way.scatter(dx_rows, dx)
                     dy = dx if dy is None else dy + dx
         if tape._learned:

@@ -147,7 +147,7 @@ class Ragged(Way):
         self._final_slot_row = self.slots[length[self._final_row]] + self._final_row
 
     def gather(self, grid: Array) -> Array:
-        rows: Array = np.empty((len(self._index), grid.shape[2]), grid.dtype)
+        rows: Array = _core.empty((len(self._index), grid.shape[2]), grid.dtype)
         _core.copy_rows(rows, _rows_of(grid), self._index)
         return rows
 
