@@ -714,6 +714,72 @@ def test_private_stream_refuses(bad):
     private_works(bad.name.split()[0])
 
 
+SLOTS, PLACES = np.array([0, 2, 4, 5]), np.array([5, 0, 3])  # two sequences, of two steps and of one
+
+WRONG_SLOTS = {
+    "longer steps": np.array([0, 2, 3, 5]),
+    "no beginning": np.array([1, 2, 4, 5]),
+    "too short": np.array([0]),
+    "numbers of rows": np.array([0, 2, 4, 6]),
+    "int32": SLOTS.astype(np.int32),
+    "float": SLOTS.astype(F32),
+    "two axes": SLOTS[None],
+    "strided": np.repeat(SLOTS, 2)[::2],
+    "huge": np.array([0, 2, 2**62, 2**63 - 1]),
+    "list": SLOTS.tolist(),
+}
+WRONG_PLACES = {
+    "twice": np.array([5, 0, 0]),
+    "negative": np.array([5, 0, -1]),
+    "beyond": np.array([5, 0, 6]),
+    "too few": PLACES[:2],
+    "too many": np.arange(4),
+    "int32": PLACES.astype(np.int32),
+    "float": PLACES.astype(F32),
+    "two axes": PLACES[None],
+    "strided": np.repeat(PLACES, 2)[::2],
+    "list": PLACES.tolist(),
+}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_private_functions_read_and_write_rows_where_they_stand(cell):
+    """31: what belongs to nobody is not read, and its gradient is zero; wrong numbers are refused."""
+    private = PRIVATE[cell]
+    rng = np.random.default_rng(5)
+    forward = private.forward_arguments() | {"slots": SLOTS}
+    forward |= {name: None if forward[name] is None else forward[name][:2] for name in ("h0", "c0")}
+    x, dy = (rng.standard_normal((6, width), dtype=F32) for width in (I, H))
+    dc = rng.standard_normal((6, H), dtype=F32) if cell == "lstm" else None
+    gathered, in_place = {}, {}
+    for result, places in ((gathered, None), (in_place, PLACES)):
+        given = {"x": x, "dy": dy, "dcells": dc}
+        if places is None:
+            given = {name: None if array is None else array[PLACES] for name, array in given.items()}
+        else:
+            for array in (array for array in given.values() if array is not None):
+                array[np.setdiff1d(np.arange(6), PLACES)] = np.nan
+        h, c, gates = _core.forward(**forward | {"x": given["x"], "places": places})
+        result |= {"h": h.copy(), "c": c}
+        backward = private.backward_arguments() | {"h": h, "c": c, "gates": gates, "slots": SLOTS, "places": places}
+        backward |= given | {"weights": forward["weights"], "dh_n": None, "dc_n": None}
+        result["dx"], result["dh"], result["dc"] = _core.backward(**backward)
+        result |= {name: backward[name] for name in ("dw_ih", "dw_hh", "db_ih", "db_hh")}
+    dx = in_place["dx"]
+    assert dx.shape == (6, I)
+    assert not dx[np.setdiff1d(np.arange(6), PLACES)].any()
+    in_place["dx"] = dx[PLACES]
+    for name, want in gathered.items():
+        if want is not None:
+            assert_same_bits(in_place[name], want, name)
+
+    for function, good in ((_core.forward, forward | {"x": x}), (_core.backward, backward)):
+        for name, values in {"slots": WRONG_SLOTS, "places": WRONG_PLACES}.items():
+            for what, wrong in values.items():
+                check(Bad(f"{name} {what}", lambda f=function, a=good | {"places": PLACES, name: wrong}: f(**a), name))
+        check(Bad("places alone", lambda f=function, a=good | {"places": PLACES, "slots": None}: f(**a), None))
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_private_functions_take_keywords_only(cell):
     private = PRIVATE[cell]

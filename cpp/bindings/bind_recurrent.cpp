@@ -19,11 +19,11 @@ template <class Real>
 class ForwardCall {
  public:
   ForwardCall(Weights& weights, const py::object& x, const py::object& h0_in, const py::object& c0_in,
-              const py::object& slots, bool training)
+              const py::object& slots, const py::object& places, bool training)
       : weights_(weights),
         check_("forward"),
         k_(weights.kernels<Real>()),
-        call_(check_, weights.dims(), std::type_identity<Real>{}, x, slots),
+        call_(check_, weights.dims(), std::type_identity<Real>{}, x, slots, places),
         training_(training) {
     const Dims& d = call_.dims;
     const py::array h0 = check_.shaped<Real>("h0", h0_in, {d.N, d.H}, "(N, H)", call_.origin());
@@ -100,7 +100,7 @@ class ForwardCall {
 };
 
 struct BackwardInputs {
-  py::object x, h, c, gates, dy, dh_n, dc_n, dw_ih, dw_hh, db_ih, db_hh, slots, dcells;
+  py::object x, h, c, gates, dy, dh_n, dc_n, dw_ih, dw_hh, db_ih, db_hh, slots, places, dcells;
   bool need_dx;
   bool overwrite;
 };
@@ -113,7 +113,7 @@ class BackwardCall {
       : weights_(weights),
         check_("backward"),
         k_(weights.kernels<Real>()),
-        call_(check_, weights.dims(), std::type_identity<Real>{}, in.x, in.slots) {
+        call_(check_, weights.dims(), std::type_identity<Real>{}, in.x, in.slots, in.places) {
     read_forward(in);
     read_gradients(in);
     claim_weight_gradients(in);
@@ -126,7 +126,8 @@ class BackwardCall {
       dc_ = std::move(carried);
     }
     if (in.need_dx) {
-      py::array gradient = new_array<Real>(call_.step_shape({d.I}));
+      py::array gradient = new_array<Real>(call_.given_shape({d.I}));
+      call_.clear_unused(gradient);
       args_.dx = data<Real>(gradient);
       dx_ = std::move(gradient);
     }
@@ -160,12 +161,6 @@ class BackwardCall {
   py::tuple result() { return py::make_tuple(std::move(dx_), std::move(dh_), std::move(dc_)); }
 
  private:
-  /// An argument kept per step.
-  py::array per_step_argument(const char* name, const py::object& object, std::initializer_list<Index> rest,
-                              const char* dense, const char* ragged) const {
-    return check_.shaped<Real>(name, object, call_.step_shape(rest), call_.ragged() ? ragged : dense, origin());
-  }
-
   py::array states_argument(const char* name, const py::object& object) const {
     return check_.shaped<Real>(name, object, call_.slot_shape({dims().H}), call_.ragged() ? "(N+R, H)" : "(T+1, N, H)",
                                origin());
@@ -183,7 +178,8 @@ class BackwardCall {
       check_.value_error("c, dc_n or dcells is given; expected None, the cell has no cell state");
     }
     if (k_.planes_per_unit > 0) {
-      gates_ = per_step_argument("gates", in.gates, {k_.planes_per_unit, dims().H}, "(T, N, P, H)", "(R, P, H)");
+      gates_ = check_.shaped<Real>("gates", in.gates, call_.step_shape({k_.planes_per_unit, dims().H}),
+                                   call_.ragged() ? "(R, P, H)" : "(T, N, P, H)", origin());
       check_.writeable("gates", gates_, {&call_.x, &h_, k_.has_cell_state ? &c_ : nullptr});
     } else {
       if (!in.gates.is_none()) check_.value_error("gates are given; expected None, the cell keeps none");
@@ -195,7 +191,8 @@ class BackwardCall {
   void read_gradients(const BackwardInputs& in) {
     const auto outputs = [&](const char* name, const py::object& object, py::array& array) -> const Real* {
       if (object.is_none()) return nullptr;
-      array = per_step_argument(name, object, {dims().H}, "(T, N, H)", "(R, H)");
+      array = check_.shaped<Real>(name, object, call_.given_shape({dims().H}),
+                                  call_.ragged() ? "(R, H) or (S, H)" : "(T, N, H)", origin());
       if (Checker::overlap(gates_, array)) {
         check_.value_error(std::string(name) + " shares memory with gates; expected an array of its own");
       }
@@ -404,7 +401,7 @@ py::object infer(Weights& weights, const py::object& x, const py::object& state)
     h0 = without_first_axis<Real>(h);
     c0 = without_first_axis<Real>(c);
   }
-  ForwardCall<Real> call(weights, x, h0, c0, py::none(), false);
+  ForwardCall<Real> call(weights, x, h0, c0, py::none(), py::none(), false);
   run_on_all_threads(call);
   return call.inferred();
 }
@@ -448,8 +445,8 @@ py::list forward_all(const py::list& calls, bool training, bool chained) {
   for (const py::handle& handle : calls) {
     const Named call(handle);
     const py::object x = chained && !jobs.empty() ? py::object(jobs.back()->output()) : call["x"];
-    jobs.push_back(
-        std::make_unique<ForwardCall<Real>>(call.weights(), x, call["h0"], call["c0"], call["slots"], training));
+    jobs.push_back(std::make_unique<ForwardCall<Real>>(call.weights(), x, call["h0"], call["c0"], call["slots"],
+                                                       call["places"], training));
   }
   run_all(jobs, chained);
   return results_of(jobs);
@@ -473,6 +470,7 @@ py::list backward_all(const py::list& calls, bool chained) {
                             call["db_ih"],
                             call["db_hh"],
                             call["slots"],
+                            call["places"],
                             call["dcells"],
                             py::cast<bool>(call["need_dx"]),
                             py::cast<bool>(call["overwrite"])};
@@ -515,14 +513,15 @@ void bind_recurrent(py::module_& m) {
   m.def(
       "forward",
       [](Weights& weights, const py::object& x, const py::object& h0, const py::object& c0, bool training,
-         const py::object& slots) {
+         const py::object& slots, const py::object& places) {
         return with_real(weights, [&]<class Real>() {
-          ForwardCall<Real> call(weights, x, h0, c0, slots, training);
+          ForwardCall<Real> call(weights, x, h0, c0, slots, places, training);
           run_on_all_threads(call);
           return call.result();
         });
       },
-      py::kw_only(), "weights"_a, "x"_a, "h0"_a, "c0"_a, "training"_a.noconvert(), "slots"_a = py::none());
+      py::kw_only(), "weights"_a, "x"_a, "h0"_a, "c0"_a, "training"_a.noconvert(), "slots"_a = py::none(),
+      "places"_a = py::none());
   m.def(
       "infer",
       [](Weights& weights, const py::object& x, const py::object& state) {
@@ -534,9 +533,9 @@ void bind_recurrent(py::module_& m) {
       [](Weights& weights, const py::object& x, const py::object& h, const py::object& c, const py::object& gates,
          const py::object& dy, const py::object& dh_n, const py::object& dc_n, const py::object& dw_ih,
          const py::object& dw_hh, const py::object& db_ih, const py::object& db_hh, bool need_dx, bool overwrite,
-         const py::object& slots, const py::object& dcells) {
-        const BackwardInputs in{x,     h,     c,     gates, dy,     dh_n,    dc_n,     dw_ih,
-                                dw_hh, db_ih, db_hh, slots, dcells, need_dx, overwrite};
+         const py::object& slots, const py::object& places, const py::object& dcells) {
+        const BackwardInputs in{x,     h,     c,     gates, dy,     dh_n,   dc_n,    dw_ih,
+                                dw_hh, db_ih, db_hh, slots, places, dcells, need_dx, overwrite};
         return with_real(weights, [&]<class Real>() {
           BackwardCall<Real> call(weights, in);
           run_on_all_threads(call);
@@ -545,7 +544,7 @@ void bind_recurrent(py::module_& m) {
       },
       py::kw_only(), "weights"_a, "x"_a, "h"_a, "c"_a, "gates"_a, "dy"_a, "dh_n"_a, "dc_n"_a, "dw_ih"_a, "dw_hh"_a,
       "db_ih"_a, "db_hh"_a, "need_dx"_a.noconvert(), "overwrite"_a.noconvert(), "slots"_a = py::none(),
-      "dcells"_a = py::none());
+      "places"_a = py::none(), "dcells"_a = py::none());
 }
 
 }  // namespace rnnfast::bindings

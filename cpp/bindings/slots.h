@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <initializer_list>
 #include <type_traits>
 #include <vector>
@@ -14,24 +15,27 @@ namespace rnnfast::bindings {
 /// T, N, I and H of a call, with the first row of every slot if the sequences differ in length.
 class CallDims {
  public:
-  /// Without `slots` x is (T, N, I). With them, (T+2,) whole numbers, x is (R, I) and N is slots[1].
+  /// Without `slots` x is (T, N, I). With them, (T+2,) whole numbers, x is (R, I) and N is slots[1]; with `places`,
+  /// (R,) whole numbers, too, its rows are among those of an x (S, I).
   template <class Real>
   CallDims(const Checker& check, LayerDims layer, std::type_identity<Real> /*of x*/, const py::object& x_in,
-           const py::object& slots_in) {
+           const py::object& slots_in, const py::object& places_in = py::none()) {
     if (slots_in.is_none()) {
       x = check.ranked<Real>("x", x_in, 3, "(T, N, I)");
+      compare_inputs(check, layer);
       if (x.shape(0) >= (Index{1} << 48)) check.value_error("x has too many steps");
+      if (!places_in.is_none()) check.value_error("places are given without slots; expected both or none");
       dims = {x.shape(0), x.shape(1), layer.I, layer.H};
     } else {
       x = check.ranked<Real>("x", x_in, 2, "(R, I)");
+      compare_inputs(check, layer);
       read(check, slots_in);
-      compare_rows(check);
       dims = {static_cast<Index>(slots_.size()) - 2, slots_[1], layer.I, layer.H, slots_.data()};
-    }
-    const Index inputs = x.shape(x.ndim() - 1);
-    if (inputs != layer.I) {
-      check.value_error("x has " + std::to_string(inputs) +
-                        " inputs in its last axis; expected I = " + std::to_string(layer.I) + " from w_ih");
+      if (places_in.is_none()) {
+        compare_rows(check);
+      } else {
+        read_places(check, places_in);
+      }
     }
   }
   /// Without any array.
@@ -50,6 +54,10 @@ class CallDims {
   /// Where N comes from, for messages.
   const char* origin() const { return ragged() ? "N from slots, H from w_hh" : "N from x, H from w_hh"; }
 
+  /// Shape of an array given per step, like x: (T, N, ...), (R, ...) with slots, (S, ...) with places.
+  std::vector<Index> given_shape(std::initializer_list<Index> rest) const {
+    return has_places_ ? joined({x.shape(0)}, rest) : step_shape(rest);
+  }
   /// Shape of an array kept per step: (T, N, ...), or (R, ...) with slots.
   std::vector<Index> step_shape(std::initializer_list<Index> rest) const {
     return ragged() ? joined({dims.row(dims.T)}, rest) : joined({dims.T, dims.N}, rest);
@@ -57,6 +65,15 @@ class CallDims {
   /// Shape of states in their slots: (T+1, N, ...), or (N+R, ...) with slots.
   std::vector<Index> slot_shape(std::initializer_list<Index> rest) const {
     return ragged() ? joined({dims.slot(dims.T + 1)}, rest) : joined({dims.T + 1, dims.N}, rest);
+  }
+
+  /// Clears those rows of an array of given_shape() that are nobody's place.
+  void clear_unused(py::array& array) const {
+    const std::size_t bytes = static_cast<std::size_t>(array.strides(0));
+    std::byte* const rows = static_cast<std::byte*>(array.mutable_data());
+    for (std::size_t row = 0; row < unused_.size(); ++row) {
+      if (unused_[row]) std::memset(rows + row * bytes, 0, bytes);
+    }
   }
 
   py::array x;
@@ -88,6 +105,37 @@ class CallDims {
     if (!fits) check.value_error("slots does not begin with 0 or its steps grow; expected sequences longest first");
   }
 
+  void read_places(const Checker& check, const py::object& places_in) {
+    if (!py::isinstance<py::array_t<std::int64_t>>(places_in)) check.type_error("places is no array of int64");
+    const py::array array = py::reinterpret_borrow<py::array>(places_in);
+    if (array.ndim() != 1 || array.shape(0) != dims.row(dims.T) || !is_dense<std::int64_t>(array)) {
+      check.value_error("places is not dense or not as long as slots say; expected (R,) = (" +
+                        std::to_string(dims.row(dims.T)) + ",)");
+    }
+    const std::int64_t* values = static_cast<const std::int64_t*>(array.data());
+    places_.assign(values, values + array.shape(0));
+    std::vector<bool> taken(static_cast<std::size_t>(x.shape(0)));
+    for (const Index place : places_) {
+      if (place < 0 || place >= x.shape(0) || taken[static_cast<std::size_t>(place)]) {
+        check.value_error("places has " + std::to_string(place) + " twice or out of range; expected 0.." +
+                          std::to_string(x.shape(0) - 1) + ", from x");
+      }
+      taken[static_cast<std::size_t>(place)] = true;
+    }
+    dims.places = places_.data();
+    has_places_ = true;
+    unused_ = std::move(taken);
+    unused_.flip();
+  }
+
+  void compare_inputs(const Checker& check, LayerDims layer) const {
+    const Index inputs = x.shape(x.ndim() - 1);
+    if (inputs != layer.I) {
+      check.value_error("x has " + std::to_string(inputs) +
+                        " inputs in its last axis; expected I = " + std::to_string(layer.I) + " from w_ih");
+    }
+  }
+
   void compare_rows(const Checker& check) const {
     const Index total = slots_.back() - slots_[1];
     if (total != x.shape(0)) {
@@ -97,6 +145,9 @@ class CallDims {
   }
 
   std::vector<Index> slots_;
+  std::vector<Index> places_;
+  bool has_places_ = false;  // maybe none
+  std::vector<bool> unused_;  // rows of x without a place
 };
 
 /// States in their slots, with a copy of `first` (N, ...) in slot 0.

@@ -41,7 +41,7 @@ class testing:
     def read_bandwidth(bytes: int, threads: int) -> float: ...
 
 def forward(
-    *, weights: Weights, x: Any, h0: Any, c0: Any, training: bool, slots: Any = None
+    *, weights: Weights, x: Any, h0: Any, c0: Any, training: bool, slots: Any = None, places: Any = None
 ) -> tuple[Any, Any, Any]: ...
 def infer(weights: Weights, x: Any, state: Any) -> tuple[Any, Any] | None: ...
 def backward(
@@ -61,6 +61,7 @@ def backward(
     need_dx: bool,
     overwrite: bool,
     slots: Any = None,
+    places: Any = None,
     dcells: Any = None,
 ) -> tuple[Any, Any, Any]: ...
 def dense_forward(*, x: Any, weight: Any, bias: Any, activation: str | None) -> Any: ...

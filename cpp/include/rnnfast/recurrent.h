@@ -15,7 +15,8 @@
 // number of threads, nor the batch a row stands in, nor how a sequence is cut; weight gradients are summed over
 // chunks of rows that depend on the batch's lengths and on the distance from the last step alone.
 //
-// R = dims.row(T) rows stand in x and in everything kept per step, N + R in h: see Dims.
+// R = dims.row(T) rows stand in everything kept per step, N + R in h, and in what the caller gives per step (x, dy,
+// dcells, dx) at least R, at dims.places: see Dims.
 #pragma once
 
 #include "rnnfast/threads.h"

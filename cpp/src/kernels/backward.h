@@ -161,7 +161,7 @@ class Backward {
     for (Index u = 0; u < tile.blocks; ++u) {
       const Index unit = (tile.first_block + u) * L;
       for (int plane = 0; plane < kPlanes; ++plane) __builtin_prefetch(da(t, row) + plane * d.H + unit, 1);
-      if (args.dy != nullptr) __builtin_prefetch(args.dy + (d.row(t) + row) * d.H + unit);
+      if (args.dy != nullptr) __builtin_prefetch(args.dy + d.place(d.row(t) + row) * d.H + unit);
       if (CellMath::kHasCellState) __builtin_prefetch(args.c + (d.slot(t) + row) * d.H + unit);
     }
   }
@@ -172,14 +172,15 @@ class Backward {
   __attribute__((noinline)) void differentiate(const Real* dh, Index dh_stride, Index rows, Index t, Index first_row,
                                                Index unit) const {
     const Index width = Full ? L : d.H - unit;
-    const Index output = (d.row(t) + first_row) * d.H + unit;
     const Index before = (d.slot(t) + first_row) * d.H + unit;
     const Index after = (d.slot(t + 1) + first_row) * d.H + unit;
     const Index state = first_row * d.H + unit;
     Real* gate_row = da(t, first_row) + unit;
-    for (Index at = 0; at < rows * d.H; at += d.H, dh += dh_stride, gate_row += kPlanes * d.H) {
+    for (Index r = 0; r < rows; ++r, dh += dh_stride, gate_row += kPlanes * d.H) {
+      const Index at = r * d.H;
+      const Index given = d.place(d.row(t) + first_row + r) * d.H + unit;
       Vec<Real> dh_row = load_lanes(dh, width);
-      if (args.dy != nullptr) dh_row = dh_row + load_lanes(args.dy + output + at, width);
+      if (args.dy != nullptr) dh_row = dh_row + load_lanes(args.dy + given, width);
       const Vec<Real> h_prev = load_lanes(args.h + before + at, width);
       const Vec<Real> h = load_lanes(args.h + after + at, width);
       Vec<Real> gates[kPlanes];
@@ -193,7 +194,7 @@ class Backward {
         c_prev = load_lanes(args.c + before + at, width);
         c = load_lanes(args.c + after + at, width);
         carry = load_lanes(args.dc + state + at, width);
-        if (args.dcells != nullptr) carry = carry + load_lanes(args.dcells + output + at, width);
+        if (args.dcells != nullptr) carry = carry + load_lanes(args.dcells + given, width);
       }
       CellMath::template derivative<Real>(gates, dh_row, h_prev, h, c_prev, c, carry);
       if constexpr (CellMath::kHasCellState) store_lanes(args.dc + state + at, carry, width);
@@ -234,7 +235,7 @@ class Backward {
     for (Index r = 0; r < tile.rows; ++r) {
       for (Index u = 0; u < tile.blocks; ++u) {
         const Index column = (tile.first_block + u) * L;
-        store_lanes(args.dx + (first_row + r) * d.I + column, load(acc.at(tile, r, u, 1)),
+        store_lanes(args.dx + d.place(first_row + r) * d.I + column, load(acc.at(tile, r, u, 1)),
                     lanes_left<Real>(column, d.I));
       }
     }

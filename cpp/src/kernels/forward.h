@@ -147,7 +147,7 @@ class Forward {
     for (Index r = 0; r < tile.rows; ++r) {
       const Index step = (tile.first_row + r) / height;
       const Index row = (tile.first_row + r) % height;
-      x[r] = args.x + (d.row(t0 + step) + rows.first + row) * d.I;
+      x[r] = args.x + d.place(d.row(t0 + step) + rows.first + row) * d.I;
       to[r] = gates.at(t0 + step, rows.first + row) + kInputPlane * d.H;
       for (Index u = 0; u < tile.blocks; ++u) {
         for (int p = 0; p < P; ++p) {
@@ -173,7 +173,7 @@ class Forward {
     const Real* h_prev[kMaxRows<P>];
     for (Index r = 0; r < tile.rows; ++r) {
       const Index row = first_row + tile.first_row + r;
-      x[r] = args.x + (d.row(t) + row) * d.I;
+      x[r] = args.x + d.place(d.row(t) + row) * d.I;
       h_prev[r] = args.h + (d.slot(t) + row) * d.H;
       prefetch_step(t, row, tile);
     }

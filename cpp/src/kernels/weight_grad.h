@@ -26,7 +26,8 @@ class WeightGrad {
     Index rows = 0;
     for (Index t = steps.first; t < steps.last; ++t) {
       for (Index n = 0; n < d.rows(t); ++n) {
-        piece.h_row[rows++] = d.slot(t) + n;
+        piece.h_row[rows] = d.slot(t) + n;
+        piece.x_row[rows++] = d.place(d.row(t) + n);
         if (rows == kPieceRows) {
           piece.add_piece(d.row(t) + n + 1 - rows, rows, gates);
           piece.adds = true;
@@ -45,6 +46,7 @@ class WeightGrad {
   Real* const da_columns;  // (planes * H, kPieceRows): a row of this is a gate's gradient over the piece
   Real* const inputs;      // [blocks of columns][kPieceRows][lanes] of [x, h_prev]
   Index h_row[kPieceRows];  // row of h that comes before a row of the piece
+  Index x_row[kPieceRows];  // its row of x
   bool adds = true;         // to what stands in the gradients
 
   WeightGrad(const Dims& dims, const BackwardArgs<Real>& a, Real* work)
@@ -57,11 +59,11 @@ class WeightGrad {
     const Real* da = args.gates + first_row * row_size;
     if (args.db_ih != nullptr) add_bias(da, rows, gates);
     if (rows <= kUnpackedRows) {
-      add_unpacked(da, args.x + first_row * d.I, rows, gates);
+      add_unpacked(da, rows, gates);
       return;
     }
     transpose(da_columns + gates.first * kPieceRows, kPieceRows, da + gates.first, row_size, rows, gates.size());
-    pack_inputs(args.x + first_row * d.I, rows);
+    pack_inputs(rows);
     const Panels<Real> panels{inputs, rows, kPieceRows * L};
     for (int plane = 0; plane < CellMath::kPlanes; ++plane) {
       // A plane without an input product has no part in dw_ih, one without a recurrent product none in dw_hh.
@@ -71,18 +73,18 @@ class WeightGrad {
     }
   }
 
-  void add_unpacked(const Real* da, const Real* x, Index rows, Range gates) const {
-    const Real* x_row[kUnpackedRows];
+  void add_unpacked(const Real* da, Index rows, Range gates) const {
+    const Real* x[kUnpackedRows];
     const Real* h_prev[kUnpackedRows];
     for (Index m = 0; m < rows; ++m) {
-      x_row[m] = x + m * d.I;
+      x[m] = args.x + x_row[m] * d.I;
       h_prev[m] = args.h + h_row[m] * d.H;
     }
     for (Index position = gates.first; position < gates.last; ++position) {
       Real a[kUnpackedRows];
       for (Index m = 0; m < rows; ++m) a[m] = da[m * CellMath::kPlanes * d.H + position];
       for_each_target(position, 0, columns(d), [&](Real* to, Index skip, Index count) {
-        add_outer_row(to, count, rows, a, skip == 0 ? x_row : h_prev, adds);
+        add_outer_row(to, count, rows, a, skip == 0 ? x : h_prev, adds);
       });
     }
   }
@@ -125,19 +127,20 @@ class WeightGrad {
     return recurrent_product(plane) >= 0 && recurrent_product(plane) < CellMath::kProducts;
   }
 
-  void pack_inputs(const Real* x, Index rows) const {
+  void pack_inputs(Index rows) const {
     const Index width = columns(d);
     for (Index block = 0; block < blocks_of<Real>(width); ++block) {
       Real* to = inputs + block * kPieceRows * L;
       const Index first = block * L;
       for (Index m = 0; m < rows; ++m, to += L) {
+        const Real* x = args.x + x_row[m] * d.I;
         const Real* h_prev = args.h + h_row[m] * d.H;
         if (first + L <= d.I) {
-          store(to, load(x + m * d.I + first));
+          store(to, load(x + first));
         } else if (first >= d.I && first + L <= d.I + d.H) {
           store(to, load(h_prev + first - d.I));
         } else {
-          for (Index j = 0; j < L; ++j) to[j] = input(x + m * d.I, h_prev, first + j);
+          for (Index j = 0; j < L; ++j) to[j] = input(x, h_prev, first + j);
         }
       }
     }

@@ -12,7 +12,7 @@ from rnnfast import _core
 from rnnfast._arrays import Array
 from rnnfast.layers.base import Parameters
 from rnnfast.layers.options import ACTIVATIONS, CellOptions
-from rnnfast.layers.sequences import Segment, Way
+from rnnfast.layers.sequences import Segment, Way, rows_of_grid
 
 # Parameters that kernels read, without the layer's suffix, and the kernels' own names for them.
 PLAIN_NAMES = {"weight_ih": "w_ih", "weight_hh": "w_hh", "bias_ih": "b_ih", "bias_hh": "b_hh"}
@@ -49,10 +49,10 @@ Backpropagated = tuple[Array | None, Array, Array | None]
 
 
 class ForwardCall(NamedTuple):
-    """What one direction takes, in the kernels' order."""
+    """What one direction takes; all but ``x`` in the kernels' order."""
 
     way: Way
-    x: Array
+    x: Array  # (T, N, I)
     h0: Array
     c0: Array | None
     masks: Masks
@@ -65,19 +65,31 @@ class Trace:
     ----------
     way : Way
     x : ndarray
-        Inputs, in the kernels' order.
+        Inputs, as the kernels take them.
     h, c : ndarray or None
         States in their slots. ``c`` is None for cells without, and with checkpoints.
     gates : ndarray or None
     masks : Masks
+    in_place : bool
+        Whether the kernels find what is given for every step where it stands in the batch, and leave dL/dx there.
     cuts : list of int
         With checkpoints: the steps, in ascending order, before which a state is kept.
     cells : list of ndarray
         With checkpoints: cell states before these steps.
     """
 
-    def __init__(self, way: Way, x: Array, h: Array, c: Array | None, gates: Array | None, masks: Masks) -> None:
+    def __init__(
+        self,
+        way: Way,
+        x: Array,
+        h: Array,
+        c: Array | None,
+        gates: Array | None,
+        masks: Masks,
+        in_place: bool = False,
+    ) -> None:
         self.way, self.x, self.h, self.c, self.gates, self.masks = way, x, h, c, gates, masks
+        self.in_place = in_place
         self.cuts: list[int] = []
         self.cells: list[Array | None] = []
 
@@ -85,6 +97,18 @@ class Trace:
     def output(self) -> Array:
         """Hidden states after every step, in the kernels' order."""
         return self.after_steps(self.h)
+
+    def given(self, grid: Array) -> Array:
+        """What is given for every step, (T, N, ...), as the kernels take it."""
+        return _given(self.way, grid, self.in_place)
+
+    def input_gradient(self, dx: Array) -> Array:
+        """dL/dx as the kernels leave it as (T, N, I)."""
+        if self.in_place:
+            return dx.reshape(*self.way.shape, dx.shape[-1])
+        grid: Array = _core.empty((*self.way.shape, dx.shape[-1]), dx.dtype)
+        self.way.scatter(dx, grid)
+        return grid
 
     def after_steps(self, slots: Array) -> Array:
         return slots[1:] if self.way.slots is None else slots[self.way.sequences :]
@@ -119,9 +143,16 @@ class PlainKernels:
         self.weights = _core.Weights(cell=cell, **arrays)
 
     def forward(
-        self, x: Array, h0: Array, c0: Array | None, slots: Array | None, training: bool, masks: Masks
+        self,
+        x: Array,
+        h0: Array,
+        c0: Array | None,
+        slots: Array | None,
+        training: bool,
+        masks: Masks,
+        places: Array | None = None,
     ) -> tuple[Array, Array | None, Array | None]:
-        return _core.forward(weights=self.weights, x=x, h0=h0, c0=c0, training=training, slots=slots)
+        return _core.forward(weights=self.weights, x=x, h0=h0, c0=c0, training=training, slots=slots, places=places)
 
     def backward(self, masks: Masks, **call: Any) -> tuple[Array | None, Array, Array | None]:
         return _core.backward(weights=self.weights, **call)
@@ -203,12 +234,16 @@ class Direction:
 
     def forward(self, call: ForwardCall, training: bool) -> Trace:
         """Run all steps. In training everything is kept; otherwise ``c`` of the result is the last one, by row."""
-        way, x, h0, c0, masks = call
-        return Trace(way, x, *self.kernels.forward(x, h0, c0, way.slots, training, masks), masks)
+        way, grid, h0, c0, masks = call
+        places = self._places(way)
+        x = _given(way, grid, bool(places))
+        results = self.kernels.forward(x, h0, c0, way.slots, training, masks, **places)
+        return Trace(way, x, *results, masks, bool(places))
 
     def forward_in_segments(self, call: ForwardCall, spacing: int) -> tuple[Trace, Array | None]:
         """Forward that keeps cell states before some steps only; also the last cell state by row."""
-        way, x, h0, c0, masks = call
+        way, grid, h0, c0, masks = call
+        x = way.gather(grid)
         trace = Trace(way, x, _in_slots(way, h0), None, None, masks)
         trace.cuts = self._cuts(way, spacing)
         last_c = None if c0 is None else c0.copy()
@@ -244,7 +279,12 @@ class Direction:
             "need_dx": need_dx,
             "overwrite": True,
             **self._own(grads),
+            **(self._places(trace.way) if trace.in_place else {}),
         }
+
+    def _places(self, way: Way) -> dict[str, Array]:
+        """Where the kernels find what is given for every step, if they can look for it."""
+        return {} if way.places is None or not isinstance(self.kernels, PlainKernels) else {"places": way.places}
 
     def _backward_in_segments(self, call: BackwardCall, grads: Mapping[str, Array]) -> Backpropagated:
         """Every segment is run again before its gradients are found."""
@@ -305,12 +345,23 @@ def forward_together(parts: Sequence[Direction], calls: Sequence[ForwardCall], t
     """Calls of two directions, or of layers, each of which takes the output of the one before in place of ``x``."""
     chained = len(calls) > 1 and calls[0].way is calls[1].way
     if len(calls) > 1 and all(isinstance(part.kernels, PlainKernels) for part in parts):
-        named = [
-            {"weights": part.kernels.weights, "x": x, "h0": h0, "c0": c0, "slots": way.slots}
-            for part, (way, x, h0, c0, _) in zip(parts, calls, strict=True)
+        in_place = calls[0].way.places is not None
+        named: list[dict[str, Any]] = [
+            {
+                "weights": part.kernels.weights,
+                "x": _given(way, grid, in_place),
+                "h0": h0,
+                "c0": c0,
+                "slots": way.slots,
+                "places": way.places,
+            }
+            for part, (way, grid, h0, c0, _) in zip(parts, calls, strict=True)
         ]
         results = _core.forward_all(named, training=training, chained=chained)
-        traces = [Trace(call.way, call.x, *result, call.masks) for call, result in zip(calls, results, strict=True)]
+        traces = [
+            Trace(call.way, arguments["x"], *result, call.masks, in_place)
+            for call, arguments, result in zip(calls, named, results, strict=True)
+        ]
         if chained:
             for below, trace in itertools.pairwise(traces):
                 trace.x = below.output
@@ -328,7 +379,7 @@ def backward_together(
     chained = len(calls) > 1 and calls[0].trace.way is calls[1].trace.way
     segmented = any(call.trace.cuts for call in calls)
     if len(calls) > 1 and not segmented and all(isinstance(part.kernels, PlainKernels) for part in parts):
-        named = [
+        named: list[dict[str, Any]] = [
             {"weights": part.kernels.weights, **part.backward_arguments(call, grads)}
             for part, call in zip(parts, calls, strict=True)
         ]
@@ -340,6 +391,10 @@ def backward_together(
     for part, call in zip(reversed(parts), reversed(calls), strict=True):
         results.append(part.backward(call._replace(dy=results[-1][0]) if results else call, grads))
     return results[::-1]
+
+
+def _given(way: Way, grid: Array, in_place: bool) -> Array:
+    return np.ascontiguousarray(rows_of_grid(grid) if in_place else way.gather(grid))
 
 
 def rows_of(array: Array | None, rows: slice) -> Array | None:

@@ -529,7 +529,7 @@ class RecurrentLayer(Layer):
                 h0, c0 = self._initial(place, batch, states)
                 masks = NO_MASKS if tape is None else self._masks_of(tape, part.suffix, way)
                 c_rows = None if c0 is None else way.initial(c0)
-                calls.append(ForwardCall(way, way.gather(x), way.initial(h0), c_rows, masks))
+                calls.append(ForwardCall(way, x, way.initial(h0), c_rows, masks))
             if spacing is None or not steps * batch:
                 traces = forward_together(parts, calls, tape is not None)
                 last_c = [trace.c for trace in traces]
@@ -671,8 +671,8 @@ class RecurrentLayer(Layer):
                     BackwardCall(
                         trace,
                         trace.gates.copy() if keep and trace.gates is not None else trace.gates,
-                        None if own is None else np.ascontiguousarray(trace.way.gather(own)),
-                        None if dcells is None else np.ascontiguousarray(trace.way.gather(dcells[:, :, place])),
+                        None if own is None else trace.given(own),
+                        None if dcells is None else trace.given(dcells[:, :, place]),
                         None if dh_n is None else trace.way.final_back(dh_n[place]),
                         None if dc_n is None else trace.way.final_back(dc_n[place]),
                         need_dx or place >= self._directions,
@@ -690,8 +690,7 @@ class RecurrentLayer(Layer):
             dy = None
             for call, (dx_rows, _, _) in zip(calls, results, strict=True):
                 if dx_rows is not None:
-                    dx = _core.empty((steps, batch, dx_rows.shape[-1]), self.dtype)
-                    call.trace.way.scatter(dx_rows, dx)
+                    dx = call.trace.input_gradient(dx_rows)
                     dy = dx if dy is None else dy + dx
         if tape._learned:
             for place, part in enumerate(self._parts):

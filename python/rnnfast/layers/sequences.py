@@ -33,11 +33,14 @@ class Way:
     ----------
     slots : ndarray of int64, shape (steps + 2,), or None
         First row of every slot of states, as the kernels take it. None: all N sequences run T steps.
+    places : ndarray of int64, shape (R,), or None
+        With ``slots``: where in the grid (T*N, ...) of what is given for every step the kernels' rows stand.
     sequences : int
         How many sequences the kernels see.
     """
 
     slots: Array | None = None
+    places: Array | None = None
 
     def __init__(self, steps: int, batch: int) -> None:
         self.shape = (steps, batch)
@@ -134,10 +137,9 @@ class Ragged(Way):
         time = start[row] + step
         if reverse:
             time = lengths[number[row]] - 1 - time
-        # Where in the grid a row stands, and the other way round.
-        self._index = time * batch + number[row]
+        self.places = (time * batch + number[row]).astype(np.int64)
         self._row_at = np.full(self.shape[0] * batch, -1)
-        self._row_at[self._index] = np.arange(len(row))
+        self._row_at[self.places] = np.arange(len(row))
 
         self._number = number
         self._takes_initial = takes_initial[order]
@@ -147,12 +149,13 @@ class Ragged(Way):
         self._final_slot_row = self.slots[length[self._final_row]] + self._final_row
 
     def gather(self, grid: Array) -> Array:
-        rows: Array = _core.empty((len(self._index), grid.shape[2]), grid.dtype)
-        _core.copy_rows(rows, _rows_of(grid), self._index)
+        assert self.places is not None
+        rows: Array = _core.empty((len(self.places), grid.shape[2]), grid.dtype)
+        _core.copy_rows(rows, rows_of_grid(grid), self.places)
         return rows
 
     def scatter(self, rows: Array, grid: Array) -> None:
-        _core.copy_rows(_rows_of(grid), rows, self._row_at)
+        _core.copy_rows(rows_of_grid(grid), rows, self._row_at)
 
     def initial(self, states: Array) -> Array:
         rows: Array = states[self._number]
@@ -194,7 +197,7 @@ class Ragged(Way):
         )
 
 
-def _rows_of(grid: Array) -> Array:
+def rows_of_grid(grid: Array) -> Array:
     """(T, N, H) as (T*N, H)."""
     return grid.reshape(grid.shape[0] * grid.shape[1], grid.shape[2])
 
