@@ -94,7 +94,7 @@ def test_layers_and_directions_with_a_thread_each_give_the_bits_of_one_thread(op
             assert_same_bits(got, want, f"result {number}")
 
 
-@pytest.mark.parametrize("N", [1, 2, 3, 4, 5, 33, 64])
+@pytest.mark.parametrize("N", [1, 2, 3, 4, 5, 15, 32, 33, 64])
 @pytest.mark.parametrize("I, H", [(1, 1), (17, 15), (16, 16), (40, 70), (300, 260)])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_single_step_gives_the_bits_of_packed_weights(cell, I, H, N, dtype, isa, rng):  # noqa: E741

@@ -60,7 +60,7 @@ class Kept {
       auto best = buffers.end();
       for (auto it = buffers.begin(); it != buffers.end(); ++it) {
         const std::size_t size = (*it)->bytes();
-        if (size >= bytes && size <= 2 * bytes + kSmall && (best == buffers.end() || size < (*best)->bytes()))
+        if (size >= bytes && size <= bytes + bytes / 4 + kSmall && (best == buffers.end() || size < (*best)->bytes()))
           best = it;
       }
       if (best != buffers.end()) {
@@ -87,6 +87,8 @@ class Kept {
   }
 
  private:
+  Kept() { buffers_.reserve(kMostBuffers); }  // so that giving back never fails
+
   // Nobody waits for the lock: a process that was forked while another thread had it would wait for ever.
   using Lock = std::unique_lock<std::mutex>;
   static constexpr std::size_t kSmall = std::size_t{16} << 10;

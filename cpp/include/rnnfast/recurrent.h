@@ -63,8 +63,8 @@ struct BackwardArgs {
   Real* dw_hh;         // io   (G*H, H)
   Real* db_ih;         // io   (G*H)  null without biases
   Real* db_hh;         // io   (G*H)  null without biases
-  bool overwrite;  // the steps that end at T write dw and db, whatever stood there; otherwise all steps add to them
-  Real* work;  // tmp  backward_work_size elements
+  bool overwrite;      // the steps that end at T write dw and db instead of adding to what stands there
+  Real* work;          // tmp  backward_work_size elements
 };
 
 /// At most so many rows are multiplied with weights as they are.
@@ -81,7 +81,7 @@ inline bool backward_runs_unpacked(const Dims& dims) {
 /// The kernels of one cell and float type for one instruction set. Work and packed buffers are 64-byte aligned.
 template <class Real>
 struct CellKernels {
-  Index gates_per_unit;  // G
+  Index gates_per_unit;   // G
   Index planes_per_unit;  // P
   bool has_cell_state;
 

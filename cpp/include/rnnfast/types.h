@@ -48,6 +48,7 @@ struct StepRange {
   Index last;
 };
 
-// One rule for all gradients: weight gradients accumulate (+=), activation gradients are overwritten (=).
+// One rule for all gradients: weight gradients accumulate (+=), unless a call says that it is the first to write them;
+// activation gradients are overwritten (=).
 
 }  // namespace rnnfast

@@ -126,15 +126,14 @@ class Backward {
     for (Index r = 0; r < tile.rows; ++r) {
       const Index row = first_row + tile.first_row + r;
       from[r] = da(t, row) + CellMath::kRecurrentPlane * d.H;
+      if constexpr (!CellMath::kPassesStateOn) continue;
       for (Index u = 0; u < tile.blocks; ++u) {
         const Index unit = (tile.first_block + u) * L;
-        const Vec<Real> start = CellMath::kPassesStateOn
-                                    ? load_lanes(args.dh + row * d.H + unit, lanes_left<Real>(unit, d.H))
-                                    : Vec<Real>{};
-        store(acc.at(tile, r, u, 1), start);
+        store(acc.at(tile, r, u, 1), load_lanes(args.dh + row * d.H + unit, lanes_left<Real>(unit, d.H)));
       }
     }
-    multiply<1>(tile, acc.data, 1, from, pack.w_hh);
+    const Start<Real> start = CellMath::kPassesStateOn ? from_accumulators(tile, acc.data, 1) : from_zero<Real>();
+    multiply<1>(tile, acc.data, 1, start, from, pack.w_hh);
   }
 
   /// The derivative of step t. `inner`: dL/dh[t] comes through step t + 1; otherwise it stands in args.dh.
@@ -225,13 +224,13 @@ class Backward {
   }
 
   void input_gradient(const TileRange& tile, Index first_row) const {
-    Accumulators<Real> acc{};
+    Accumulators<Real> acc;
     const Real* from[kMaxRows<1>];
     first_row += tile.first_row;
     for (Index r = 0; r < tile.rows; ++r) {
       from[r] = args.gates + ((first_row + r) * kPlanes + CellMath::kInputPlane) * d.H;
     }
-    multiply<1>(tile, acc.data, 1, from, pack.w_ih);
+    multiply<1>(tile, acc.data, 1, from_zero<Real>(), from, pack.w_ih);
     for (Index r = 0; r < tile.rows; ++r) {
       for (Index u = 0; u < tile.blocks; ++u) {
         const Index column = (tile.first_block + u) * L;

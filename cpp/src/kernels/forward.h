@@ -18,12 +18,14 @@ class Forward {
  public:
   static Index work_size(const Dims& d, bool training, int threads) {
     if (needs_scratch(training)) return threads * scratch_size(d, choose(d, threads));
-    return forward_runs_unpacked(d) ? Pack::bias_size({d.I, d.H}) + threads * Pack::block_size({d.I, d.H}) : 0;
+    if (!forward_runs_unpacked(d)) return 0;
+    return Pack::bias_size({d.I, d.H}) +
+           (rows_fill_lanes(d) ? transposed_size(d, threads) : threads * Pack::block_size({d.I, d.H}));
   }
 
   static void run(const Dims& d, const ForwardArgs<Real>& args, bool training, StepRange steps, Team& team) {
     if (args.packed == nullptr) {
-      run_unpacked(d, args, team);
+      (rows_fill_lanes(d) ? run_transposed : run_unpacked)(d, args, team);
       return;
     }
     const Split split = choose(d, team.size()).confirmed(team);
@@ -71,6 +73,73 @@ class Forward {
       for (Index number = mine.first; number < mine.last; ++number) {
         Pack::pack_block(layer, *args.raw, number, block);
         self.run_part({0, 1}, {{0, d.N}, {number, number + 1}}, nullptr, nullptr);
+      }
+    });
+  }
+
+  /// Whether the rows of one step are so many that they may stand in the lanes, and not so many that packing pays.
+  static bool rows_fill_lanes(const Dims& d) {
+    return blocks_of<Real>(d.N) * L - d.N <= L / 4 && d.N <= kRowsWorthPacking;
+  }
+
+  /// Of inputs and states in lanes, and for each thread a block of pre-activations both ways round.
+  static Index transposed_size(const Dims& d, int threads) {
+    const Index lanes = blocks_of<Real>(d.N) * L;
+    return lanes * (d.I + d.H) + threads * (lanes * L + d.N * kPlanes * L);
+  }
+
+  /// One step of training whose rows stand in the lanes: the weights pass as they are, and nothing of them is packed.
+  static void run_transposed(const Dims& d, const ForwardArgs<Real>& args, Team& team) {
+    const LayerDims layer{d.I, d.H};
+    const int members = choose(d, team.size()).threads;
+    const Index blocks = blocks_of<Real>(d.N);
+    Pack::pack_bias(layer, *args.raw, args.work);
+    Real* const x = args.work + Pack::bias_size(layer);
+    Real* const h = x + blocks * L * d.I;
+    for (Index block = 0; block < blocks; ++block) {
+      const Index rows = lanes_left<Real>(block * L, d.N);
+      transpose(x + block * L * d.I, L, args.x + block * L * d.I, d.I, rows, d.I);
+      transpose(h + block * L * d.H, L, args.h + block * L * d.H, d.H, rows, d.H);
+    }
+    const Panels<Real> inputs{x, d.I, d.I * L};
+    const Panels<Real> states{h, d.H, d.H * L};
+    const Forward self(d, args, true, 1, Pack(layer, args.work, args.work));
+    parallel(team, members, [&](int member) {
+      Real* const sums = h + blocks * L * d.H + member * (blocks * L * L + d.N * kPlanes * L);
+      Real* const acc = sums + blocks * L * L;
+      const Range mine = share(self.pack.blocks, member, members);
+      for (Index block = mine.first; block < mine.last; ++block) {
+        for (int plane = 0; plane < kPlanes; ++plane) {
+          self.sum_plane(plane, block, inputs, states, sums);
+          transpose(acc + plane * L, kPlanes * L, sums, blocks * L, lanes_left<Real>(block * L, d.H), d.N);
+        }
+        self.finish_units(acc, {0, d.N, block, 1}, block * L, 0, 0, self.gate_rows(0, {0, d.N}, nullptr));
+      }
+    });
+  }
+
+  /// sums[unit of the block][row of the batch] = pre-activations of a plane.
+  void sum_plane(int plane, Index block, const Panels<Real>& inputs, const Panels<Real>& states, Real* sums) const {
+    const int input = input_product<CellMath>(plane);
+    const int recurrent = recurrent_product<CellMath>(plane);
+    const Index rows = blocks_of<Real>(d.N);
+    for_each_tile<1>(lanes_left<Real>(block * L, d.H), {0, rows}, [&](const TileRange& tile) {
+      Accumulators<Real> acc;
+      const Real* w_ih[kMaxRows<1>];
+      const Real* w_hh[kMaxRows<1>];
+      for (Index r = 0; r < tile.rows; ++r) {
+        const Index unit = tile.first_row + r;
+        if (input >= 0) w_ih[r] = args.raw->w_ih + (CellMath::kInputGate[input] * d.H + block * L + unit) * d.I;
+        if (recurrent >= 0)
+          w_hh[r] = args.raw->w_hh + (CellMath::kRecurrentGate[recurrent] * d.H + block * L + unit) * d.H;
+        for (Index u = 0; u < tile.blocks; ++u) store(acc.at(tile, r, u, 1), splat(bias(plane, block)[unit]));
+      }
+      if (input >= 0) multiply<1>(tile, acc.data, 1, w_ih, inputs);
+      if (recurrent >= 0) multiply<1>(tile, acc.data, 1, w_hh, states);
+      for (Index r = 0; r < tile.rows; ++r) {
+        for (Index u = 0; u < tile.blocks; ++u) {
+          store(sums + ((tile.first_row + r) * rows + tile.first_block + u) * L, load(acc.at(tile, r, u, 1)));
+        }
       }
     });
   }
@@ -198,12 +267,16 @@ class Forward {
       multiply<P>(tile, acc.data + kRecurrentPlane * L, kPlanes, h_prev, pack.w_hh);
     }
     for (Index u = 0; u < tile.blocks; ++u) {
-      const Index unit = (tile.first_block + u) * L;
-      if (d.H - unit >= L) {
-        finish<true>(acc.at(tile, 0, u, kPlanes), tile, t, first_row, unit, gates);
-      } else {
-        finish<false>(acc.at(tile, 0, u, kPlanes), tile, t, first_row, unit, gates);
-      }
+      finish_units(acc.at(tile, 0, u, kPlanes), tile, (tile.first_block + u) * L, t, first_row, gates);
+    }
+  }
+
+  RNNFAST_INLINE void finish_units(const Real* acc, const TileRange& tile, Index unit, Index t, Index first_row,
+                                   const GateRows& gates) const {
+    if (d.H - unit >= L) {
+      finish<true>(acc, tile, t, first_row, unit, gates);
+    } else {
+      finish<false>(acc, tile, t, first_row, unit, gates);
     }
   }
 

@@ -125,6 +125,18 @@ inline void pack_in_parallel(Team& team, Index size, const Body& body) {
   parallel(team, members, [&](int member) { body(member, members); });
 }
 
+/// The product of inputs, or of states, that a plane of pre-activations takes; -1 for none.
+template <class CellMath>
+constexpr int input_product(int plane) {
+  const int product = plane - CellMath::kInputPlane;
+  return product >= 0 && product < CellMath::kProducts ? product : -1;
+}
+template <class CellMath>
+constexpr int recurrent_product(int plane) {
+  const int product = plane - CellMath::kRecurrentPlane;
+  return product >= 0 && product < CellMath::kProducts ? product : -1;
+}
+
 /// The packed weights of a layer, as views of buffers.
 template <class CellMath, class Real>
 struct ForwardPack {
@@ -172,13 +184,13 @@ struct ForwardPack {
   static void pack_bias(LayerDims d, const Parameters<Real>& parameters, Real* to) {
     const Index padded = blocks_of<Real>(d.H) * L;
     for (int plane = 0; plane < CellMath::kPlanes; ++plane) {
-      const int of_input = plane - CellMath::kInputPlane;
-      const int of_recurrent = plane - CellMath::kRecurrentPlane;
+      const int of_input = input_product<CellMath>(plane);
+      const int of_recurrent = recurrent_product<CellMath>(plane);
       for (Index j = 0; j < padded; ++j) {
         Real sum = 0;
         if (j < d.H && parameters.b_ih != nullptr) {
-          if (of_input >= 0 && of_input < P) sum += parameters.b_ih[CellMath::kInputGate[of_input] * d.H + j];
-          if (of_recurrent >= 0 && of_recurrent < P) {
+          if (of_input >= 0) sum += parameters.b_ih[CellMath::kInputGate[of_input] * d.H + j];
+          if (of_recurrent >= 0) {
             sum += parameters.b_hh[CellMath::kRecurrentGate[of_recurrent] * d.H + j];
           }
         }

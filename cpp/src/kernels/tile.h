@@ -205,13 +205,25 @@ RNNFAST_INLINE Start<Real> from_accumulators(const TileRange& tile, const Real* 
   return {acc, tile.blocks * planes * L, planes * L, L};
 }
 
-/// acc += a b for one tile; acc has `planes` vectors per row and block, the first P of which are added to.
+template <class Real>
+RNNFAST_INLINE Start<Real> from_zero() {
+  alignas(64) static constexpr Real zeros[kLanes<Real>] = {};
+  return {zeros, 0, 0, 0};
+}
+
+/// acc = start + a b for one tile; acc has `planes` vectors per row and block, the first P of which are written.
+template <int P, class Real>
+RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const Start<Real>& start,
+                             const Real* const* a, const Panels<Real>& b) {
+  const Operands<Real> operands = operands_of(tile, a, b);
+  Tiles<Real, P>::get(tile.rows, tile.blocks)(acc, planes * kLanes<Real>, start, &operands, 1);
+}
+
+/// acc += a b.
 template <int P, class Real>
 RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const Real* const* a,
                              const Panels<Real>& b) {
-  const Operands<Real> operands = operands_of(tile, a, b);
-  Tiles<Real, P>::get(tile.rows, tile.blocks)(acc, planes * kLanes<Real>, from_accumulators(tile, acc, planes),
-                                              &operands, 1);
+  multiply<P>(tile, acc, planes, from_accumulators(tile, acc, planes), a, b);
 }
 
 /// acc = start + a b + c d, summed in this order, in one go.

@@ -106,10 +106,9 @@ class WeightGrad {
       const Index first = positions.first + tile.first_row;
       for (Index r = 0; r < tile.rows; ++r) {
         gate[r] = da_columns + (first + r) * kPieceRows;
-        for (Index u = 0; u < tile.blocks; ++u) store(acc.at(tile, r, u, 1), Vec<Real>{});
         for_each_target(first + r, tile.first_block * L, tile.blocks * L, prefetch_columns);
       }
-      multiply<1>(tile, acc.data, 1, gate, panels);
+      multiply<1>(tile, acc.data, 1, from_zero<Real>(), gate, panels);
       for (Index r = 0; r < tile.rows; ++r) {
         const Real* sums = acc.at(tile, r, 0, 1);
         for_each_target(first + r, tile.first_block * L, tile.blocks * L,
@@ -118,14 +117,8 @@ class WeightGrad {
     });
   }
 
-  static constexpr int input_product(int plane) { return plane - CellMath::kInputPlane; }
-  static constexpr int recurrent_product(int plane) { return plane - CellMath::kRecurrentPlane; }
-  static constexpr bool has_input(int plane) {
-    return input_product(plane) >= 0 && input_product(plane) < CellMath::kProducts;
-  }
-  static constexpr bool has_recurrent(int plane) {
-    return recurrent_product(plane) >= 0 && recurrent_product(plane) < CellMath::kProducts;
-  }
+  static constexpr bool has_input(int plane) { return input_product<CellMath>(plane) >= 0; }
+  static constexpr bool has_recurrent(int plane) { return recurrent_product<CellMath>(plane) >= 0; }
 
   void pack_inputs(Index rows) const {
     const Index width = columns(d);
@@ -159,11 +152,11 @@ class WeightGrad {
     const Index unit = position % d.H;
     const Index end = first + count < columns(d) ? first + count : columns(d);
     if (has_input(plane) && first < d.I) {
-      const Index row = CellMath::kInputGate[input_product(plane)] * d.H + unit;
+      const Index row = CellMath::kInputGate[input_product<CellMath>(plane)] * d.H + unit;
       body(args.dw_ih + row * d.I + first, Index{0}, (end < d.I ? end : d.I) - first);
     }
     if (has_recurrent(plane) && end > d.I) {
-      const Index row = CellMath::kRecurrentGate[recurrent_product(plane)] * d.H + unit;
+      const Index row = CellMath::kRecurrentGate[recurrent_product<CellMath>(plane)] * d.H + unit;
       const Index skip = first < d.I ? d.I - first : 0;
       body(args.dw_hh + row * d.H + first + skip - d.I, skip, end - first - skip);
     }
@@ -193,10 +186,11 @@ class WeightGrad {
       store(sums, sum);
       const int plane = static_cast<int>(position / d.H);
       if (has_input(plane)) {
-        add_columns(args.db_ih + CellMath::kInputGate[input_product(plane)] * d.H + unit, sums, width);
+        add_columns(args.db_ih + CellMath::kInputGate[input_product<CellMath>(plane)] * d.H + unit, sums, width);
       }
       if (has_recurrent(plane)) {
-        add_columns(args.db_hh + CellMath::kRecurrentGate[recurrent_product(plane)] * d.H + unit, sums, width);
+        add_columns(args.db_hh + CellMath::kRecurrentGate[recurrent_product<CellMath>(plane)] * d.H + unit, sums,
+                    width);
       }
       position += width;
     }
