@@ -346,7 +346,7 @@ MUTANTS = (
         "weight-grad-input-gate",
         WEIGHT_GRAD,
         "kRecurrentGate[recurrent_product<CellMath>(plane)] * d.H + unit;",
-        "kInputGate[recurrent_product(plane)] * d.H + unit;",
+        "kInputGate[recurrent_product<CellMath>(plane)] * d.H + unit;",
         "GRU: dw_hh goes to another gate's rows",
     ),
     Mutant(

@@ -86,7 +86,7 @@ inline void add_unpacked_rows(const Real* w, Index depth, Index columns, RowsIn<
 /// Rows of w that are packed at once: as many as leave a part of the L2 cache to the other operands.
 template <class Real>
 constexpr Index part_height(Index columns) {
-  constexpr Index kPartBytes = 256 * 1024;
+  constexpr Index kPartBytes = 512 * 1024;
   const Index height = kPartBytes / (columns * static_cast<Index>(sizeof(Real)));
   return height < 16 ? 16 : (height > kMostPartRows ? kMostPartRows : height);
 }
