@@ -1106,26 +1106,38 @@ def try_out(workshop: Workshop, mutant: Mutant, isas: list[str]) -> Result:
     return Result(mutant, "survived" if killer is None else "killed", killer or "", seconds)
 
 
-def table(results: list[Result]) -> str:
-    """The results as a page."""
-    count = {verdict: sum(result.verdict == verdict for result in results) for verdict in ("killed", "survived")}
+def row_of(result: Result) -> str:
+    """The result as a row of the page."""
+    mutant = result.mutant
+    by = f"`{result.by}`" if result.verdict == "killed" else f"{result.verdict} {result.by}".strip()
+    file = mutant.file.removeprefix("cpp/").removeprefix("src/")
+    return f"| {mutant.name} | {file} | {mutant.why} | {by} | {result.seconds:.1f} |"
+
+
+def page_of(rows: dict[str, str]) -> str:
+    """The page with the rows of those mutants that there are, in their order."""
+    shown = [rows[mutant.name] for mutant in MUTANTS if mutant.name in rows]
+    survived = sum("| survived" in row for row in shown)
     lines = [
         "# Mutants",
         "",
         "Mistakes planted in the C++ sources one at a time, and the first test that fails for each. `tests/mutants.py`",
-        "holds the replacements, and makes this page with `--write`. Seconds are those of tests, up to that failure.",
+        "holds the replacements, and brings this page up to date with `--write`. Seconds are those of tests, up to the",
+        "failure.",
         "",
-        f"{len(results)} mutants: {count['killed']} killed, {count['survived']} survived.",
+        f"{len(shown)} of {len(MUTANTS)} mutants were tried: {len(shown) - survived} killed, {survived} survived.",
         "",
         "| mutant | file | what goes wrong | found by | s |",
         "|---|---|---|---|---:|",
+        *shown,
     ]
-    for result in results:
-        mutant = result.mutant
-        by = f"`{result.by}`" if result.verdict == "killed" else f"{result.verdict} {result.by}".strip()
-        file = mutant.file.removeprefix("cpp/").removeprefix("src/")
-        lines.append(f"| {mutant.name} | {file} | {mutant.why} | {by} | {result.seconds:.1f} |")
     return "\n".join(lines) + "\n"
+
+
+def rows_of_page() -> dict[str, str]:
+    """The rows of the page as it is."""
+    lines = TABLE.read_text(encoding="utf-8").splitlines() if TABLE.exists() else []
+    return {line.split(" | ")[0].removeprefix("| "): line for line in lines if line.startswith("| ")}
 
 
 def main() -> int:
@@ -1133,10 +1145,8 @@ def main() -> int:
     names = [mutant.name for mutant in MUTANTS]
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help="try these mutants alone")
     parser.add_argument("--list", action="store_true", help="print the mutants and whether they still fit the sources")
-    parser.add_argument("--write", action="store_true", help=f"write the table to {TABLE.name}")
+    parser.add_argument("--write", action="store_true", help=f"write what was found to {TABLE.name}")
     options = parser.parse_args()
-    if options.only and options.write:
-        parser.error("--write needs all mutants: leave --only out")
     if options.list:
         print("\n".join(f"{m.name}: {m.file}: {m.why}" for m in MUTANTS))
     if wrong := misfits(ROOT):
@@ -1162,10 +1172,8 @@ def main() -> int:
                 result = try_out(workshop, mutant, isas)
                 results.append(result)
                 print(f"{mutant.name}: {result.verdict} {result.by} ({result.seconds:.1f} s)", flush=True)
-    page = table(results)
-    print(page)
-    if options.write:
-        TABLE.write_text(page, encoding="utf-8")
+                if options.write:
+                    TABLE.write_text(page_of(rows_of_page() | {mutant.name: row_of(result)}), encoding="utf-8")
     return int(any(result.verdict == "survived" for result in results))
 
 
