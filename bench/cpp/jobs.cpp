@@ -179,6 +179,7 @@ void Backward<Real>::run() {
                     .dw_hh = dw_hh_.data(),
                     .db_ih = db_ih_.data(),
                     .db_hh = db_hh_.data(),
+                    .overwrite = true,
                     .work = work_.data()},
                    {0, forward_.setup_.dims.T}, team);
 }
