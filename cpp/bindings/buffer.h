@@ -92,7 +92,11 @@ class Kept {
   // Nobody waits for the lock: a process that was forked while another thread had it would wait for ever.
   using Lock = std::unique_lock<std::mutex>;
   static constexpr std::size_t kSmall = std::size_t{16} << 10;
+#if defined(__SANITIZE_ADDRESS__)
+  static constexpr std::size_t kMost = 0;  // memory that is used again hides accesses beyond its end
+#else
   static constexpr std::size_t kMost = std::size_t{64} << 20;
+#endif
   static constexpr std::size_t kMostBuffers = 64;
 
   /// Never destroyed: arrays may be given back after all that is static.
