@@ -18,9 +18,11 @@ by_cell = pytest.mark.parametrize("cell", CELLS)
 
 
 @by_cell
-def test_weight_gradients_of_more_rows_than_are_summed_at_once(cell, dtype, isa):
-    """One step of a batch so large that its rows alone are cut into pieces, the last of them not full."""
-    check_directional(Case(cell, T=2, N=300, I=3, H=5), dtype)
+@pytest.mark.parametrize("T, N", [(2, 300), (258, 1)])
+def test_weight_gradients_of_more_rows_than_are_summed_at_once(cell, T, N, dtype, isa):
+    """Steps of a batch so large that its rows alone are cut into pieces, the last of them not full; and a sequence so
+    long that two rows, which are summed without packing, are left over."""
+    check_directional(Case(cell, T=T, N=N, I=3, H=5), dtype)
 
 
 # Multiply-adds of one call beyond which the bindings cut it, to look for Ctrl-C in between: 1e9.
