@@ -801,15 +801,15 @@ MUTANTS = (
     Mutant(
         "parts-start-anew",
         ROWS,
-        "{ store(lanes, load_lanes(sum, width)); }",
-        "{ store(lanes, load_lanes(sum, width) - load_lanes(sum, width)); }",
+        "load_lanes(out[tile.first_row + r] + column, lanes_left<Real>(column, columns))",
+        "Vec<Real>{}",
         "a single step of some rows: only the last rows of the weights are in dx",
     ),
     Mutant(
         "parts-of-first-rows",
         ROWS,
-        "from[r] = in[tile.first_row + r] + first;",
-        "from[r] = in[tile.first_row + r];",
+        "{in.data + first, in.stride}",
+        "{in.data, in.stride}",
         "a single step of some rows: all parts of the weights meet the first gates",
     ),
     Mutant(

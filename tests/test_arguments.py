@@ -833,6 +833,18 @@ def test_private_functions_define_empty_arrays(cell, shape):
         assert not backward[name].any()
 
 
+def backward_from(start: float, cell: str, inputs: Any, upstream: Any, **how: Any) -> tuple[Any, dict[str, Any]]:
+    """What the kernels' backward gives, and the weight gradients, which held ``start`` before."""
+    names = ("w_ih", "w_hh", "b_ih", "b_hh")
+    weights = _core.Weights(cell=cell, **{name: inputs[name] for name in names})
+    h, c, gates = _core.forward(weights=weights, x=inputs["x"], h0=inputs["h0"], c0=inputs["c0"], training=True)
+    grads = {f"d{name}": np.full_like(inputs[name], start) for name in names}
+    before = h.tobytes()
+    result = _core.backward(weights=weights, x=inputs["x"], h=h, c=c, gates=gates, **upstream, **grads, **how)
+    assert h.tobytes() == before
+    return result, grads
+
+
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("shape", [(0, N), (T, 0), (1, 1), (1, 5), (1, 65), (3, 300), (600, 1)], ids=str)
 def test_private_backward_overwrites_weight_gradients_if_told_so(cell, shape, dtype, isa):
@@ -840,31 +852,13 @@ def test_private_backward_overwrites_weight_gradients_if_told_so(cell, shape, dt
     steps, batch = shape
     rng = np.random.default_rng(4)
     inputs, upstream = random_problem(rng, cell, max(steps, 1), max(batch, 1), I, H, dtype)
-    names = ("w_ih", "w_hh", "b_ih", "b_hh")
-    weights = _core.Weights(cell=cell, **{name: inputs[name] for name in names})
-    x, dy = inputs["x"][:steps, :batch].copy(), upstream["dy"][:steps, :batch].copy()
-    states = [None if inputs[name] is None else inputs[name][:batch] for name in ("h0", "c0")]
-
-    def backward(start: float, overwrite: bool) -> dict[str, Any]:
-        h, c, gates = _core.forward(weights=weights, x=x, h0=states[0], c0=states[1], training=True)
-        grads = {f"d{name}": np.full_like(inputs[name], start) for name in names}
-        _core.backward(
-            weights=weights,
-            x=x,
-            h=h,
-            c=c,
-            gates=gates,
-            dy=dy,
-            dh_n=None,
-            dc_n=None,
-            **grads,
-            need_dx=False,
-            overwrite=overwrite,
-        )
-        return grads
-
-    wanted = backward(0.0, False)
-    for name, value in backward(np.nan, True).items():
+    for arrays, names in ((inputs, ("x",)), (upstream, ("dy",))):
+        arrays |= {name: arrays[name][:steps, :batch].copy() for name in names}
+    for arrays, names in ((inputs, ("h0", "c0")), (upstream, ("dh_n", "dc_n"))):
+        arrays |= {name: arrays[name][:batch] for name in names if arrays.get(name) is not None}
+    _, wanted = backward_from(0.0, cell, inputs, upstream, need_dx=False, overwrite=False)
+    _, got = backward_from(np.nan, cell, inputs, upstream, need_dx=False, overwrite=True)
+    for name, value in got.items():
         assert_same_bits(value, wanted[name], name)
         assert value.any() == (steps * batch > 0), name
 
@@ -873,25 +867,9 @@ def test_private_backward_overwrites_weight_gradients_if_told_so(cell, shape, dt
 def test_private_backward_adds_to_weight_gradients_and_overwrites_nothing_else(cell, dtype, isa):
     """31: weight gradients accumulate, activation gradients do not; without need_dx there is none."""
     inputs, upstream = random_problem(np.random.default_rng(3), cell, T, N, I, H, dtype)
-    weights = _core.Weights(cell=cell, **{name: inputs[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh")})
 
     def backward(start: float, need_dx: bool = True) -> tuple[Any, dict[str, Any]]:
-        h, c, gates = _core.forward(weights=weights, x=inputs["x"], h0=inputs["h0"], c0=inputs["c0"], training=True)
-        grads = {f"d{name}": np.full_like(inputs[name], start) for name in ("w_ih", "w_hh", "b_ih", "b_hh")}
-        before = h.tobytes()
-        result = _core.backward(
-            weights=weights,
-            x=inputs["x"],
-            h=h,
-            c=c,
-            gates=gates,
-            **upstream,
-            **grads,
-            need_dx=need_dx,
-            overwrite=False,
-        )
-        assert h.tobytes() == before
-        return result, grads
+        return backward_from(start, cell, inputs, upstream, need_dx=need_dx, overwrite=False)
 
     (dx, dh0, _), zero = backward(0.0)
     (again_dx, again_dh0, _), one = backward(1.0)

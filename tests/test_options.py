@@ -31,6 +31,7 @@ from problems import (
     train,
     unpacked,
 )
+from rnnfast.layers.direction import BackwardCall
 from variants import ACTIVATIONS, Spec
 
 T, N, I, H = 4, 3, 3, 6  # noqa: E741
@@ -567,3 +568,14 @@ def test_layers_say_their_options():
         config = layer_of(spec, None, np.float32).config()
         for name in options(spec):
             assert name in config, (label(spec), name)
+
+
+def test_a_refused_call_of_the_kernels_leaves_all_gradients_as_they_were():
+    layer = rf.LSTM(3, 4, peephole=True, seed=0)
+    _, _, tape = layer.forward(np.ones((2, 1, 3), np.float32))
+    grads = {name: np.ones_like(layer.parameters[name]) for name in layer.parameters}
+    grads["weight_peephole_l0"].flags.writeable = False
+    call = BackwardCall(tape._traces[0], tape._traces[0].gates, None, None, None, None, True)
+    with pytest.raises(ValueError, match="peephole is read-only"):
+        layer._parts[0].backward(call, grads)
+    assert all((grad == 1).all() for grad in grads.values())

@@ -102,6 +102,17 @@ class Checker {
     return array;
   }
 
+  /// `object` as a dense array of int64 with one axis, of exactly `count` numbers unless that is negative; `what` says
+  /// what it is not otherwise.
+  py::array whole_numbers(const char* name, py::handle object, Index count, const std::string& what) const {
+    if (!py::isinstance<py::array_t<std::int64_t>>(object)) type_error(std::string(name) + " is no array of int64");
+    py::array array = py::reinterpret_borrow<py::array>(object);
+    if (array.ndim() != 1 || (count >= 0 && array.shape(0) != count) || !is_dense<std::int64_t>(array)) {
+      value_error(std::string(name) + " is not " + what);
+    }
+    return array;
+  }
+
   /// Refuses an output that cannot be written, or that shares memory with one of `others`.
   void writeable(const char* name, const py::array& out, std::initializer_list<const py::array*> others = {}) const {
     if (!out.writeable()) value_error(std::string(name) + " is read-only; expected a writeable array");

@@ -376,6 +376,9 @@ class OptionBackwardCall : OptionCall<Real> {
       args_.dx = data<Real>(gradient);
       dx_ = std::move(gradient);
     }
+    if (in.overwrite) {
+      for (py::array& gradient : gradients_) clear(gradient);
+    }
   }
 
   py::tuple run() {
@@ -418,12 +421,13 @@ class OptionBackwardCall : OptionCall<Real> {
     py::array out = Base::array(name, in.gradients[name], weights_.shape(p), "the parameter's shape");
     check_.writeable(name, out, {&call_.x});
     for (const py::array& other : Base::held_) check_.writeable(name, out, {&other});
-    if (in.overwrite) clear(out);
     Base::held_.push_back(out);
+    gradients_.push_back(out);
     return data<Real>(out);
   }
 
   OptionBackwardArgs<Real> args_{};
+  std::vector<py::array> gradients_;  // of the parameters
   py::array dh_;
   py::object dx_ = py::none();
   py::object dc_ = py::none();

@@ -31,11 +31,9 @@ void copy_rows_into(const py::array& out, const py::array& source, const py::obj
     check.value_error("out has rows of " + std::to_string(to.shape(1)) + "; expected " + std::to_string(from.shape(1)) +
                       ", from source");
   }
-  if (!py::isinstance<py::array_t<std::int64_t>>(index)) check.type_error("index is no array of int64");
-  const py::array numbers = py::reinterpret_borrow<py::array>(index);
-  if (numbers.ndim() != 1 || numbers.shape(0) != to.shape(0) || !is_dense<std::int64_t>(numbers)) {
-    check.value_error("index is not dense or not as long as out; expected (" + std::to_string(to.shape(0)) + ",)");
-  }
+  const py::array numbers =
+      check.whole_numbers("index", index, to.shape(0),
+                          "dense or not as long as out; expected (" + std::to_string(to.shape(0)) + ",)");
   check.writeable("out", to);
   const std::int64_t* const rows = static_cast<const std::int64_t*>(numbers.data());
   const Index count = to.shape(0);

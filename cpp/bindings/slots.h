@@ -86,14 +86,14 @@ class CallDims {
     return shape;
   }
 
+  static std::vector<Index> copied(const py::array& numbers) {
+    const std::int64_t* values = static_cast<const std::int64_t*>(numbers.data());
+    return {values, values + numbers.shape(0)};
+  }
+
   void read(const Checker& check, const py::object& slots_in) {
-    if (!py::isinstance<py::array_t<std::int64_t>>(slots_in)) check.type_error("slots is no array of int64");
-    const py::array array = py::reinterpret_borrow<py::array>(slots_in);
-    if (array.ndim() != 1 || array.shape(0) < 2 || !is_dense<std::int64_t>(array)) {
-      check.value_error("slots is not dense; expected (T+2,) whole numbers");
-    }
-    const std::int64_t* values = static_cast<const std::int64_t*>(array.data());
-    slots_.assign(values, values + array.shape(0));
+    slots_ = copied(check.whole_numbers("slots", slots_in, -1, "dense; expected (T+2,) whole numbers"));
+    if (slots_.size() < 2) check.value_error("slots has fewer than two numbers; expected (T+2,) whole numbers");
     Index rows = slots_[1];
     bool fits = slots_[0] == 0 && rows >= 0;
     for (std::size_t slot = 1; fits && slot + 1 < slots_.size(); ++slot) {
@@ -106,26 +106,20 @@ class CallDims {
   }
 
   void read_places(const Checker& check, const py::object& places_in) {
-    if (!py::isinstance<py::array_t<std::int64_t>>(places_in)) check.type_error("places is no array of int64");
-    const py::array array = py::reinterpret_borrow<py::array>(places_in);
-    if (array.ndim() != 1 || array.shape(0) != dims.row(dims.T) || !is_dense<std::int64_t>(array)) {
-      check.value_error("places is not dense or not as long as slots say; expected (R,) = (" +
-                        std::to_string(dims.row(dims.T)) + ",)");
-    }
-    const std::int64_t* values = static_cast<const std::int64_t*>(array.data());
-    places_.assign(values, values + array.shape(0));
-    std::vector<bool> taken(static_cast<std::size_t>(x.shape(0)));
+    const Index rows = dims.row(dims.T);
+    places_ = copied(
+        check.whole_numbers("places", places_in, rows,
+                            "dense or not as long as slots say; expected (R,) = (" + std::to_string(rows) + ",)"));
+    unused_.assign(static_cast<std::size_t>(x.shape(0)), true);
     for (const Index place : places_) {
-      if (place < 0 || place >= x.shape(0) || taken[static_cast<std::size_t>(place)]) {
+      if (place < 0 || place >= x.shape(0) || !unused_[static_cast<std::size_t>(place)]) {
         check.value_error("places has " + std::to_string(place) + " twice or out of range; expected 0.." +
                           std::to_string(x.shape(0) - 1) + ", from x");
       }
-      taken[static_cast<std::size_t>(place)] = true;
+      unused_[static_cast<std::size_t>(place)] = false;
     }
     dims.places = places_.data();
     has_places_ = true;
-    unused_ = std::move(taken);
-    unused_.flip();
   }
 
   void compare_inputs(const Checker& check, LayerDims layer) const {

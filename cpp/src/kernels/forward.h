@@ -84,9 +84,9 @@ class Forward {
 
   /// Of inputs and states in lanes, and for each thread a block of pre-activations both ways round.
   static Index transposed_size(const Dims& d, int threads) {
-    const Index lanes = blocks_of<Real>(d.N) * L;
-    return lanes * (d.I + d.H) + threads * (lanes * L + d.N * kPlanes * L);
+    return blocks_of<Real>(d.N) * L * (d.I + d.H) + threads * block_both_ways_size(d);
   }
+  static Index block_both_ways_size(const Dims& d) { return (blocks_of<Real>(d.N) * L + d.N * kPlanes) * L; }
 
   /// One step of training whose rows stand in the lanes: the weights pass as they are, and nothing of them is packed.
   static void run_transposed(const Dims& d, const ForwardArgs<Real>& args, Team& team) {
@@ -105,7 +105,7 @@ class Forward {
     const Panels<Real> states{h, d.H, d.H * L};
     const Forward self(d, args, true, 1, Pack(layer, args.work, args.work));
     parallel(team, members, [&](int member) {
-      Real* const sums = h + blocks * L * d.H + member * (blocks * L * L + d.N * kPlanes * L);
+      Real* const sums = h + blocks * L * d.H + member * block_both_ways_size(d);
       Real* const acc = sums + blocks * L * L;
       const Range mine = share(self.pack.blocks, member, members);
       for (Index block = mine.first; block < mine.last; ++block) {

@@ -147,27 +147,10 @@ template <class Real>
 inline void add_products(const Matrix<Real>& w, Index count, RowsIn<Real> in, RowsOut<Real> out) {
   constexpr int L = kLanes<Real>;
   if (count <= 0) return;
-  const auto finish = [&](const TileRange& tile, auto multiply_tile_of) {
-    Accumulators<Real> acc;
-    const Real* from[kMaxRows<1>];
-    for (Index r = 0; r < tile.rows; ++r) {
-      from[r] = in[tile.first_row + r];
-      for (Index u = 0; u < tile.blocks; ++u) {
-        const Index unit = (tile.first_block + u) * L;
-        store(acc.at(tile, r, u, 1), load_lanes(out[tile.first_row + r] + unit, lanes_left<Real>(unit, w.outputs)));
-      }
-    }
-    multiply_tile_of(acc.data, from);
-    for (Index r = 0; r < tile.rows; ++r) {
-      for (Index u = 0; u < tile.blocks; ++u) {
-        const Index unit = (tile.first_block + u) * L;
-        store_lanes(out[tile.first_row + r] + unit, load(acc.at(tile, r, u, 1)), lanes_left<Real>(unit, w.outputs));
-      }
-    }
-  };
   if (w.ranges == nullptr) {
     for_each_tile<1>(count, Range{0, blocks_of<Real>(w.outputs)}, [&](const TileRange& tile) {
-      finish(tile, [&](Real* acc, const Real* const* from) { multiply<1>(tile, acc, 1, from, w.panels()); });
+      add_to_rows(tile, in, out, w.outputs,
+                  [&](Real* acc, const Real* const* from) { multiply<1>(tile, acc, 1, from, w.panels()); });
     });
     return;
   }
@@ -185,7 +168,7 @@ inline void add_products(const Matrix<Real>& w, Index count, RowsIn<Real> in, Ro
     const Index end = ranges.begin[block + 1];
     const Index stride = begin == end ? 0 : (ranges.offset[end] - ranges.offset[begin]) * L;
     for_each_tile<1>(begin == end ? 0 : count, Range{block, block + U}, [&](const TileRange& tile) {
-      finish(tile, [&](Real* acc, const Real* const* from) {
+      add_to_rows(tile, in, out, w.outputs, [&](Real* acc, const Real* const* from) {
         for (Index range = begin; range < end; ++range) {
           const Index first = ranges.bounds[2 * range];
           const Real* shifted[kMaxRows<1>];
@@ -246,10 +229,10 @@ inline void add_outer_products(Real* to, Index left, Index right, Index rows, Ro
     const Panels<Real> packed{panels, height, kPieceRows * L};
     const auto add = [&](Range some, Range blocks) {
       for_each_tile<1>(some.size(), blocks, [&](const TileRange& tile) {
-        Accumulators<Real> acc{};
+        Accumulators<Real> acc;
         const Real* from[kMaxRows<1>];
         for (Index r = 0; r < tile.rows; ++r) from[r] = columns + (some.first + tile.first_row + r) * kPieceRows;
-        multiply<1>(tile, acc.data, 1, from, packed);
+        multiply<1>(tile, acc.data, 1, from_zero<Real>(), from, packed);
         for (Index r = 0; r < tile.rows; ++r) {
           for (Index u = 0; u < tile.blocks; ++u) {
             const Index column = (tile.first_block + u) * L;

@@ -33,6 +33,29 @@ RNNFAST_INLINE void clear(Real* to, Index count) {
 
 inline constexpr Index kMostPartRows = 256;
 
+/// One tile of sums that go on from what stands in `out`: body(accumulators, rows of `in`) adds to them.
+template <class Real, class Body>
+RNNFAST_INLINE void add_to_rows(const TileRange& tile, RowsIn<Real> in, RowsOut<Real> out, Index columns,
+                                const Body& body) {
+  constexpr int L = kLanes<Real>;
+  Accumulators<Real> acc;
+  const Real* from[kMaxRows<1>];
+  for (Index r = 0; r < tile.rows; ++r) {
+    from[r] = in[tile.first_row + r];
+    for (Index u = 0; u < tile.blocks; ++u) {
+      const Index column = (tile.first_block + u) * L;
+      store(acc.at(tile, r, u, 1), load_lanes(out[tile.first_row + r] + column, lanes_left<Real>(column, columns)));
+    }
+  }
+  body(acc.data, from);
+  for (Index r = 0; r < tile.rows; ++r) {
+    for (Index u = 0; u < tile.blocks; ++u) {
+      const Index column = (tile.first_block + u) * L;
+      store_lanes(out[tile.first_row + r] + column, load(acc.at(tile, r, u, 1)), lanes_left<Real>(column, columns));
+    }
+  }
+}
+
 /// R rows and U whole blocks of columns, whose sums stay in registers while all of w passes.
 template <int R, int U, class Real>
 inline void add_unpacked_tile(const Real* w, Index depth, Index columns, RowsIn<Real> in, RowsOut<Real> out) {
@@ -103,20 +126,8 @@ inline void add_products_by_parts(const Real* w, Index depth, Index columns, Ind
     const Panels<Real> panels{work, part, part * L};
     pack_lanes(work, part * L, w + first * columns, part, columns, share);
     for_each_tile<1>(rows, share, [&](const TileRange& tile) {
-      Accumulators<Real> acc;
-      const Real* from[kMaxRows<1>];
-      const auto for_each_block = [&](const auto& body) {
-        for (Index r = 0; r < tile.rows; ++r) {
-          for (Index u = 0; u < tile.blocks; ++u) {
-            const Index column = (tile.first_block + u) * L;
-            body(out[tile.first_row + r] + column, acc.at(tile, r, u, 1), lanes_left<Real>(column, columns));
-          }
-        }
-      };
-      for (Index r = 0; r < tile.rows; ++r) from[r] = in[tile.first_row + r] + first;
-      for_each_block([](Real* sum, Real* lanes, Index width) { store(lanes, load_lanes(sum, width)); });
-      multiply<1>(tile, acc.data, 1, from, panels);
-      for_each_block([](Real* sum, Real* lanes, Index width) { store_lanes(sum, load(lanes), width); });
+      add_to_rows<Real>(tile, {in.data + first, in.stride}, out, columns,
+                        [&](Real* acc, const Real* const* from) { multiply<1>(tile, acc, 1, from, panels); });
     });
   }
 }

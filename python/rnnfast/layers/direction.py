@@ -70,8 +70,8 @@ class Trace:
         States in their slots. ``c`` is None for cells without, and with checkpoints.
     gates : ndarray or None
     masks : Masks
-    in_place : bool
-        Whether the kernels find what is given for every step where it stands in the batch, and leave dL/dx there.
+    places : ndarray of int64, or None
+        Those of ``way`` if the kernels find what is given for every step where it stands, and leave dL/dx there.
     cuts : list of int
         With checkpoints: the steps, in ascending order, before which a state is kept.
     cells : list of ndarray
@@ -86,10 +86,10 @@ class Trace:
         c: Array | None,
         gates: Array | None,
         masks: Masks,
-        in_place: bool = False,
+        places: Array | None = None,
     ) -> None:
         self.way, self.x, self.h, self.c, self.gates, self.masks = way, x, h, c, gates, masks
-        self.in_place = in_place
+        self.places = places
         self.cuts: list[int] = []
         self.cells: list[Array | None] = []
 
@@ -100,11 +100,11 @@ class Trace:
 
     def given(self, grid: Array) -> Array:
         """What is given for every step, (T, N, ...), as the kernels take it."""
-        return _given(self.way, grid, self.in_place)
+        return _given(self.way, grid, self.places)
 
     def input_gradient(self, dx: Array) -> Array:
         """dL/dx as the kernels leave it as (T, N, I)."""
-        if self.in_place:
+        if self.places is not None:
             return dx.reshape(*self.way.shape, dx.shape[-1])
         grid: Array = _core.empty((*self.way.shape, dx.shape[-1]), dx.dtype)
         self.way.scatter(dx, grid)
@@ -164,7 +164,10 @@ class PlainKernels:
 
 
 class OptionKernels:
-    """The kernels of a cell with options, or with so few connections that most products can be left out."""
+    """The kernels of a cell with options, or with so few connections that most products can be left out.
+
+    They know rows in their own order only: ``places`` is always None.
+    """
 
     def __init__(
         self, cell: str, arrays: Mapping[str, Array], options: CellOptions, connections: Mapping[str, Array]
@@ -184,13 +187,22 @@ class OptionKernels:
         )
 
     def forward(
-        self, x: Array, h0: Array, c0: Array | None, slots: Array | None, training: bool, masks: Masks
+        self,
+        x: Array,
+        h0: Array,
+        c0: Array | None,
+        slots: Array | None,
+        training: bool,
+        masks: Masks,
+        places: Array | None = None,
     ) -> tuple[Array, Array | None, Array | None]:
         return _core.option_forward(
             weights=self.weights, x=x, h0=h0, c0=c0, training=training, slots=slots, **masks._asdict()
         )
 
-    def backward(self, masks: Masks, **call: Any) -> tuple[Array | None, Array, Array | None]:
+    def backward(
+        self, masks: Masks, *, places: Array | None = None, **call: Any
+    ) -> tuple[Array | None, Array, Array | None]:
         gradients = {name: call.pop(f"d{name}") for name in self.names.values()}
         return _core.option_backward(weights=self.weights, gradients=gradients, **call, **masks._asdict())
 
@@ -235,10 +247,10 @@ class Direction:
     def forward(self, call: ForwardCall, training: bool) -> Trace:
         """Run all steps. In training everything is kept; otherwise ``c`` of the result is the last one, by row."""
         way, grid, h0, c0, masks = call
-        places = self._places(way)
-        x = _given(way, grid, bool(places))
-        results = self.kernels.forward(x, h0, c0, way.slots, training, masks, **places)
-        return Trace(way, x, *results, masks, bool(places))
+        places = self.places(way)
+        x = _given(way, grid, places)
+        results = self.kernels.forward(x, h0, c0, way.slots, training, masks, places)
+        return Trace(way, x, *results, masks, places)
 
     def forward_in_segments(self, call: ForwardCall, spacing: int) -> tuple[Trace, Array | None]:
         """Forward that keeps cell states before some steps only; also the last cell state by row."""
@@ -278,13 +290,13 @@ class Direction:
             "slots": trace.way.slots,
             "need_dx": need_dx,
             "overwrite": True,
+            "places": trace.places,
             **self._own(grads),
-            **(self._places(trace.way) if trace.in_place else {}),
         }
 
-    def _places(self, way: Way) -> dict[str, Array]:
+    def places(self, way: Way) -> Array | None:
         """Where the kernels find what is given for every step, if they can look for it."""
-        return {} if way.places is None or not isinstance(self.kernels, PlainKernels) else {"places": way.places}
+        return way.places if isinstance(self.kernels, PlainKernels) else None
 
     def _backward_in_segments(self, call: BackwardCall, grads: Mapping[str, Array]) -> Backpropagated:
         """Every segment is run again before its gradients are found."""
@@ -345,21 +357,20 @@ def forward_together(parts: Sequence[Direction], calls: Sequence[ForwardCall], t
     """Calls of two directions, or of layers, each of which takes the output of the one before in place of ``x``."""
     chained = len(calls) > 1 and calls[0].way is calls[1].way
     if len(calls) > 1 and all(isinstance(part.kernels, PlainKernels) for part in parts):
-        in_place = calls[0].way.places is not None
         named: list[dict[str, Any]] = [
             {
                 "weights": part.kernels.weights,
-                "x": _given(way, grid, in_place),
+                "x": _given(way, grid, part.places(way)),
                 "h0": h0,
                 "c0": c0,
                 "slots": way.slots,
-                "places": way.places,
+                "places": part.places(way),
             }
             for part, (way, grid, h0, c0, _) in zip(parts, calls, strict=True)
         ]
         results = _core.forward_all(named, training=training, chained=chained)
         traces = [
-            Trace(call.way, arguments["x"], *result, call.masks, in_place)
+            Trace(call.way, arguments["x"], *result, call.masks, arguments["places"])
             for call, arguments, result in zip(calls, named, results, strict=True)
         ]
         if chained:
@@ -393,8 +404,8 @@ def backward_together(
     return results[::-1]
 
 
-def _given(way: Way, grid: Array, in_place: bool) -> Array:
-    return np.ascontiguousarray(rows_of_grid(grid) if in_place else way.gather(grid))
+def _given(way: Way, grid: Array, places: Array | None) -> Array:
+    return np.ascontiguousarray(way.gather(grid) if places is None else rows_of_grid(grid))
 
 
 def rows_of(array: Array | None, rows: slice) -> Array | None:
