@@ -951,8 +951,8 @@ MUTANTS = (
     Mutant(
         "projection-gradient",
         OPTION_BACKWARD,
-        "outer(args.dw_hr, K, H, {chunk.dh, K}, chunk.output,",
-        "outer(args.dw_hr, K, H, {chunk.dh, K}, chunk.candidate,",
+        "outer(args.dw_hr, H, {chunk.dh, K}, chunk.output,",
+        "outer(args.dw_hr, H, {chunk.dh, K}, chunk.candidate,",
         "the projection learns from c",
     ),
     Mutant(

@@ -72,7 +72,7 @@ class Dense {
       const OuterShare mine = d.outputs > d.inputs ? OuterShare{outputs, blocks}
                                                    : OuterShare{{0, d.outputs}, share(blocks.last, member, members)};
       const auto x_row = [&](Index row) { return args.x + row * d.inputs; };
-      add_outer_products(args.dw, d.outputs, d.inputs, d.rows, RowsIn<Real>{da, d.outputs}, x_row, nullptr, mine,
+      add_outer_products(args.dw, d.inputs, d.rows, RowsIn<Real>{da, d.outputs}, x_row, nullptr, mine,
                          sums + member * sums_size(d));
       if (args.db != nullptr) {
         const auto ones = [](Index) -> const Real* { return nullptr; };
@@ -90,7 +90,7 @@ class Dense {
   }
 
   static Index padded(Index count) { return blocks_of<Real>(count) * L; }
-  static Index sums_size(const DenseDims& d) { return padded(outer_work_size<Real>(d.outputs, d.inputs)); }
+  static Index sums_size(const DenseDims& d) { return padded(outer_work_size<Real>(d.inputs)); }
 
   /// The member's parts of a product: of the rows if these are many, else of the outputs; so many rows at a time that
   /// they stay in cache while the blocks of outputs pass.

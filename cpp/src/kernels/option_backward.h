@@ -90,7 +90,7 @@ class OptionBackward {
       dv = carver.take(d.N * d.H);
       du = carver.take(d.N * cell.K());
       const Index right = cell.K() > d.I ? cell.K() : d.I;
-      sums = carver.take(outer_work_size<Real>(cell.M() > cell.P ? cell.M() : cell.P, right > d.H ? right : d.H));
+      sums = carver.take(outer_work_size<Real>(right > d.H ? right : d.H));
       size = carver.used;
     }
   };
@@ -231,21 +231,20 @@ class OptionBackward {
     const auto row_of = [](const Real* data, Index columns) {
       return [data, columns](Index row) { return data + row * columns; };
     };
-    const auto outer = [&](Real* to, Index left, Index right, RowsIn<Real> a, const Real* b, const Ranges* ranges,
-                           Range part) {
-      add_outer_products(to, left, right, rows, a, row_of(b, right), ranges, {part, {0, blocks_of<Real>(right)}},
+    const auto outer = [&](Real* to, Index right, RowsIn<Real> a, const Real* b, const Ranges* ranges, Range part) {
+      add_outer_products(to, right, rows, a, row_of(b, right), ranges, {part, {0, blocks_of<Real>(right)}},
                          scratch.sums);
     };
-    outer(args.dw_ih, M, d.I, {chunk.dx_product, M}, args.x + base * d.I, parameters.ih.gradient, own);
+    outer(args.dw_ih, d.I, {chunk.dx_product, M}, args.x + base * d.I, parameters.ih.gradient, own);
     if (cell.splits_n()) {
       const Range units = share(H, member, threads);
       const Real* operand = resets_before(cell) ? chunk.reset : chunk.operand;
-      outer(args.dw_hh, 2 * H, K, {chunk.da, M}, chunk.operand, parameters.hh.gradient, share(2 * H, member, threads));
-      outer(args.dw_hh + 2 * H * K, H, K, {chunk.da_hh + 2 * H, M}, operand, parameters.hn.gradient, units);
+      outer(args.dw_hh, K, {chunk.da, M}, chunk.operand, parameters.hh.gradient, share(2 * H, member, threads));
+      outer(args.dw_hh + 2 * H * K, K, {chunk.da_hh + 2 * H, M}, operand, parameters.hn.gradient, units);
     } else {
-      outer(args.dw_hh, M, K, {chunk.dh_product, M}, chunk.operand, parameters.hh.gradient, own);
+      outer(args.dw_hh, K, {chunk.dh_product, M}, chunk.operand, parameters.hh.gradient, own);
     }
-    if (cell.P > 0) outer(args.dw_hr, K, H, {chunk.dh, K}, chunk.output, nullptr, share(K, member, threads));
+    if (cell.P > 0) outer(args.dw_hr, H, {chunk.dh, K}, chunk.output, nullptr, share(K, member, threads));
 
     const auto ones = [](Index) -> const Real* { return nullptr; };
     if (args.db_ih != nullptr) {

@@ -173,7 +173,9 @@ inline void add_products(const Matrix<Real>& w, Index count, RowsIn<Real> in, Ro
           const Index first = ranges.bounds[2 * range];
           const Real* shifted[kMaxRows<1>];
           for (Index r = 0; r < tile.rows; ++r) shifted[r] = from[r] + first;
-          const Operands<Real> operands{shifted, w.data + ranges.offset[range] * L, stride,
+          const Operands<Real> operands{{shifted},
+                                        w.data + ranges.offset[range] * L,
+                                        stride,
                                         ranges.bounds[2 * range + 1] - first};
           Tiles<Real, 1>::get(tile.rows, tile.blocks)(acc, L, from_accumulators(tile, acc, 1), &operands, 1);
         }
@@ -185,8 +187,8 @@ inline void add_products(const Matrix<Real>& w, Index count, RowsIn<Real> in, Ro
 
 /// Memory that add_outer_products needs.
 template <class Real>
-constexpr Index outer_work_size(Index left, Index right) {
-  return left * kPieceRows + blocks_of<Real>(right) * kLanes<Real> * kPieceRows;
+constexpr Index outer_work_size(Index right) {
+  return blocks_of<Real>(right) * kLanes<Real> * kPieceRows;
 }
 
 /// A thread's part of a sum of outer products.
@@ -196,12 +198,12 @@ struct OuterShare {
 };
 
 /// to[m][k] += sum over rows of a[row][m] b(row)[k], for the m and k of `share`.
-///   to      io  (left, right)
-///   a       in  rows of `left` numbers
+///   to      io  rows of `right` numbers
+///   a       in  rows of as many numbers as `to` has rows
 ///   b       in  b(row) is a pointer to `right` numbers
 ///   ranges  in  Connections::gradient, null for all
 template <class Real, class RightRow>
-inline void add_outer_products(Real* to, Index left, Index right, Index rows, RowsIn<Real> a, const RightRow& b,
+inline void add_outer_products(Real* to, Index right, Index rows, RowsIn<Real> a, const RightRow& b,
                                const Ranges* ranges, const OuterShare& share, Real* work) {
   constexpr int L = kLanes<Real>;
   if (rows <= kUnpackedRows && ranges == nullptr) {
@@ -215,29 +217,24 @@ inline void add_outer_products(Real* to, Index left, Index right, Index rows, Ro
     }
     return;
   }
-  Real* const columns = work;
-  Real* const panels = work + left * kPieceRows;
   for (Index begin = 0; begin < rows; begin += kPieceRows) {
     const Index height = rows - begin < kPieceRows ? rows - begin : kPieceRows;
-    transpose(columns + share.rows.first * kPieceRows, kPieceRows, a[begin] + share.rows.first, a.stride, height,
-              share.rows.size());
     for (Index block = share.blocks.first; block < share.blocks.last; ++block) {
-      Real* at = panels + block * kPieceRows * L;
+      Real* at = work + block * kPieceRows * L;
       const Index width = lanes_left<Real>(block * L, right);
       for (Index m = 0; m < height; ++m, at += L) store(at, load_lanes(b(begin + m) + block * L, width));
     }
-    const Panels<Real> packed{panels, height, kPieceRows * L};
+    const Panels<Real> packed{work, height, kPieceRows * L};
     const auto add = [&](Range some, Range blocks) {
       for_each_tile<1>(some.size(), blocks, [&](const TileRange& tile) {
         Accumulators<Real> acc;
-        const Real* from[kMaxRows<1>];
-        for (Index r = 0; r < tile.rows; ++r) from[r] = columns + (some.first + tile.first_row + r) * kPieceRows;
-        multiply<1>(tile, acc.data, 1, from_zero<Real>(), from, packed);
+        const Index first = some.first + tile.first_row;
+        multiply(tile, acc.data, LeftColumns<Real>{a[begin] + first, a.stride}, packed);
         for (Index r = 0; r < tile.rows; ++r) {
           for (Index u = 0; u < tile.blocks; ++u) {
             const Index column = (tile.first_block + u) * L;
             const Index width = lanes_left<Real>(column, right);
-            Real* sum = to + (some.first + tile.first_row + r) * right + column;
+            Real* sum = to + (first + r) * right + column;
             store_lanes(sum, load_lanes(sum, width) + load(acc.at(tile, r, u, 1)), width);
           }
         }

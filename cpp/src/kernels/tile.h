@@ -69,22 +69,37 @@ struct alignas(64) Accumulators {
   }
 };
 
-/// What one tile multiplies.
+/// The left operand of a tile, one row after the other: at least `depth` elements each.
 template <class Real>
+struct LeftRows {
+  const Real* const* row;
+
+  RNNFAST_INLINE Real at(int r, Index k) const { return row[r][k]; }
+};
+
+/// The same where the elements of one k lie side by side, each k `stride` after the one before.
+template <class Real>
+struct LeftColumns {
+  const Real* data;
+  Index stride;
+
+  RNNFAST_INLINE Real at(int r, Index k) const { return data[k * stride + r]; }
+};
+
+/// What one tile multiplies.
+template <class Real, class Left = LeftRows<Real>>
 struct Operands {
-  const Real* const* a;  // R pointers to rows of at least `depth` elements
-  const Real* b;         // U blocks, b_stride apart, of (depth, P, lanes)
+  Left a;         // R rows
+  const Real* b;  // U blocks, b_stride apart, of (depth, P, lanes)
   Index b_stride;
   Index depth;
 };
 
 /// sum += a b, with the accumulators in registers.
-template <class Real, int R, int U, int P>
-RNNFAST_INLINE void add_product(Vec<Real> (&sum)[R][U][P], const Operands<Real>& operands) {
+template <class Real, int R, int U, int P, class Left>
+RNNFAST_INLINE void add_product(Vec<Real> (&sum)[R][U][P], const Operands<Real, Left>& operands) {
   constexpr int L = kLanes<Real>;
-  const Real* row[R];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) row[r] = operands.a[r];
+  const Left a = operands.a;
   const Real* b = operands.b;
   const Index b_stride = operands.b_stride;
 
@@ -99,7 +114,7 @@ RNNFAST_INLINE void add_product(Vec<Real> (&sum)[R][U][P], const Operands<Real>&
       }
 #pragma GCC unroll 32
       for (int r = 0; r < R; ++r) {
-        const Vec<Real> x = splat(row[r][k]);
+        const Vec<Real> x = splat(a.at(r, k));
 #pragma GCC unroll 8
         for (int u = 0; u < U; ++u) {
 #pragma GCC unroll 4
@@ -109,7 +124,7 @@ RNNFAST_INLINE void add_product(Vec<Real> (&sum)[R][U][P], const Operands<Real>&
     } else {
       Vec<Real> x[R];
 #pragma GCC unroll 32
-      for (int r = 0; r < R; ++r) x[r] = splat(row[r][k]);
+      for (int r = 0; r < R; ++r) x[r] = splat(a.at(r, k));
 #pragma GCC unroll 8
       for (int u = 0; u < U; ++u) {
 #pragma GCC unroll 4
@@ -136,8 +151,9 @@ struct Start {
 ///   acc        out  [R][U][acc_stride], of which P * lanes elements are used
 ///   start      in   may be acc itself
 ///   operands   in   `count` products, added one after the other
-template <class Real, int R, int U, int P>
-void multiply_tile(Real* acc, Index acc_stride, const Start<Real>& start, const Operands<Real>* operands, int count) {
+template <class Real, int R, int U, int P, class Left>
+void multiply_tile(Real* acc, Index acc_stride, const Start<Real>& start, const Operands<Real, Left>* operands,
+                   int count) {
   constexpr int L = kLanes<Real>;
   Vec<Real> sum[R][U][P];
 #pragma GCC unroll 32
@@ -162,30 +178,30 @@ void multiply_tile(Real* acc, Index acc_stride, const Start<Real>& start, const 
   }
 }
 
-template <class Real>
-using TileFunction = void (*)(Real* acc, Index acc_stride, const Start<Real>& start, const Operands<Real>* operands,
-                              int count);
+template <class Real, class Left>
+using TileFunction = void (*)(Real* acc, Index acc_stride, const Start<Real>& start,
+                              const Operands<Real, Left>* operands, int count);
 
 /// The micro-kernels of all tile shapes with P products.
-template <class Real, int P>
+template <class Real, int P, class Left = LeftRows<Real>>
 struct Tiles {
   template <int R, int U>
-  static constexpr TileFunction<Real> shape() {
+  static constexpr TileFunction<Real, Left> shape() {
     if constexpr (U <= blocks_at_once(R, P)) {
-      return multiply_tile<Real, R, U, P>;
+      return multiply_tile<Real, R, U, P, Left>;
     } else {
       return nullptr;
     }
   }
 
   template <int R>
-  static TileFunction<Real> blocks(Index U) {
-    static constexpr TileFunction<Real> table[] = {shape<R, 1>(), shape<R, 2>(), nullptr, shape<R, 4>()};
+  static TileFunction<Real, Left> blocks(Index U) {
+    static constexpr TileFunction<Real, Left> table[] = {shape<R, 1>(), shape<R, 2>(), nullptr, shape<R, 4>()};
     return table[U - 1];
   }
 
   template <int R = kMaxRows<P>>
-  static TileFunction<Real> get(Index rows, Index U) {
+  static TileFunction<Real, Left> get(Index rows, Index U) {
     if constexpr (R > 1) {
       if (rows < R) return get<R - 1>(rows, U);
     }
@@ -195,7 +211,7 @@ struct Tiles {
 
 template <class Real>
 RNNFAST_INLINE Operands<Real> operands_of(const TileRange& tile, const Real* const* a, const Panels<Real>& b) {
-  return {a, b.block(tile.first_block), b.stride, b.depth};
+  return {{a}, b.block(tile.first_block), b.stride, b.depth};
 }
 
 /// The sums start from the accumulators, which have `planes` vectors per row and block.
@@ -217,6 +233,13 @@ RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const
                              const Real* const* a, const Panels<Real>& b) {
   const Operands<Real> operands = operands_of(tile, a, b);
   Tiles<Real, P>::get(tile.rows, tile.blocks)(acc, planes * kLanes<Real>, start, &operands, 1);
+}
+
+/// acc = a b, for one product.
+template <class Real>
+RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, const LeftColumns<Real>& a, const Panels<Real>& b) {
+  const Operands<Real, LeftColumns<Real>> operands{a, b.block(tile.first_block), b.stride, b.depth};
+  Tiles<Real, 1, LeftColumns<Real>>::get(tile.rows, tile.blocks)(acc, kLanes<Real>, from_zero<Real>(), &operands, 1);
 }
 
 /// acc += a b.

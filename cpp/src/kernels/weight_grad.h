@@ -14,9 +14,7 @@ namespace rnnfast::RNNFAST_ISA {
 template <class CellMath, class Real>
 class WeightGrad {
  public:
-  static Index work_size(const Dims& d) {
-    return CellMath::kPlanes * d.H * kPieceRows + blocks_of<Real>(columns(d)) * kPieceRows * L;
-  }
+  static Index work_size(const Dims& d) { return blocks_of<Real>(columns(d)) * kPieceRows * L; }
 
   /// Adds, or writes, the gradient of some steps.
   ///   gates   the units-of-gates range (of planes * H) this thread is responsible for
@@ -40,17 +38,14 @@ class WeightGrad {
 
  private:
   static constexpr int L = kLanes<Real>;
-  static constexpr Index kFewBytes = 256 * 1024;
   const Dims& d;
   const BackwardArgs<Real>& args;
-  Real* const da_columns;  // (planes * H, kPieceRows): a row of this is a gate's gradient over the piece
-  Real* const inputs;      // [blocks of columns][kPieceRows][lanes] of [x, h_prev]
+  Real* const inputs;       // [blocks of columns][kPieceRows][lanes] of [x, h_prev]
   Index h_row[kPieceRows];  // row of h that comes before a row of the piece
   Index x_row[kPieceRows];  // its row of x
   bool adds = true;         // to what stands in the gradients
 
-  WeightGrad(const Dims& dims, const BackwardArgs<Real>& a, Real* work)
-      : d(dims), args(a), da_columns(work), inputs(work + CellMath::kPlanes * d.H * kPieceRows) {}
+  WeightGrad(const Dims& dims, const BackwardArgs<Real>& a, Real* work) : d(dims), args(a), inputs(work) {}
 
   static Index columns(const Dims& d) { return d.I + d.H; }
 
@@ -62,14 +57,13 @@ class WeightGrad {
       add_unpacked(da, rows, gates);
       return;
     }
-    transpose(da_columns + gates.first * kPieceRows, kPieceRows, da + gates.first, row_size, rows, gates.size());
     pack_inputs(rows);
     const Panels<Real> panels{inputs, rows, kPieceRows * L};
     for (int plane = 0; plane < CellMath::kPlanes; ++plane) {
       // A plane without an input product has no part in dw_ih, one without a recurrent product none in dw_hh.
       const Range blocks{has_input(plane) ? 0 : d.I / L, blocks_of<Real>(has_recurrent(plane) ? d.I + d.H : d.I)};
       const Range positions = intersection(gates, {plane * d.H, (plane + 1) * d.H});
-      if (positions.size() > 0) add_products(positions, blocks, panels);
+      if (positions.size() > 0) add_tiles({da, row_size}, positions, blocks, panels);
     }
   }
 
@@ -89,26 +83,14 @@ class WeightGrad {
     }
   }
 
-  /// Few inputs stay in the cache while all gates pass, whose gradients are then written row by row.
-  void add_products(Range positions, Range blocks, const Panels<Real>& panels) const {
-    const bool few = blocks.size() * panels.depth * L * static_cast<Index>(sizeof(Real)) <= kFewBytes;
-    const Index height = few ? kMaxRows<1> : positions.size();
-    for (Range part{positions.first, positions.first}; part.last < positions.last; part.first = part.last) {
-      part.last = part.first + height < positions.last ? part.first + height : positions.last;
-      add_tiles(part, blocks, panels);
-    }
-  }
-
-  void add_tiles(Range positions, Range blocks, const Panels<Real>& panels) const {
+  void add_tiles(const LeftColumns<Real>& da, Range positions, Range blocks, const Panels<Real>& panels) const {
     for_each_tile<1>(positions.size(), blocks, [&](const TileRange& tile) {
       Accumulators<Real> acc;
-      const Real* gate[kMaxRows<1>];
       const Index first = positions.first + tile.first_row;
       for (Index r = 0; r < tile.rows; ++r) {
-        gate[r] = da_columns + (first + r) * kPieceRows;
         for_each_target(first + r, tile.first_block * L, tile.blocks * L, prefetch_columns);
       }
-      multiply<1>(tile, acc.data, 1, from_zero<Real>(), gate, panels);
+      multiply(tile, acc.data, LeftColumns<Real>{da.data + first, da.stride}, panels);
       for (Index r = 0; r < tile.rows; ++r) {
         const Real* sums = acc.at(tile, r, 0, 1);
         for_each_target(first + r, tile.first_block * L, tile.blocks * L,
