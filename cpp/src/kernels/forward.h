@@ -28,7 +28,7 @@ class Forward {
       (rows_fill_lanes(d) ? run_transposed : run_unpacked)(d, args, team);
       return;
     }
-    const Split split = choose(d, team.size()).confirmed(team);
+    const Split split = choose(d, team.size()).confirmed(d, team);
     const Forward self(d, args, training, chunk_steps(d, split), Pack({d.I, d.H}, args.packed));
     // Threads that share the rows share their pre-activations, too.
     const Index scratch = needs_scratch(training) && !split.by_units ? scratch_size(d, split) : 0;
@@ -37,7 +37,7 @@ class Forward {
       const StepRange stretch = split.stretch(d, first, steps.last);
       parallel(team, split.threads, [&](int member) {
         self.run_part(stretch, split.part(d, stretch, self.pack.blocks, member), args.work + member * scratch,
-                      split.by_units ? &barrier : nullptr);
+                      split.has_barrier(d) ? &barrier : nullptr);
       });
       first = stretch.last;
     }

@@ -39,7 +39,8 @@ struct Split {
   static Split choose(const Dims& d, int products, int available) {
     const double all = multiply_adds(d, products);
     const double step = all / static_cast<double>(d.T);
-    if (available == 1 || all < kWorthWaking) return {1, false};
+    const double rows_worth = d.N == 1 ? 2 : 1;  // a row alone waits for its weights as long as two take
+    if (available == 1 || rows_worth * all < kWorthWaking) return {1, false};
     const Index blocks = blocks_of<Real>(d.H);
     const bool few_rows = d.N < kRowsPerThread * available;
     if (few_rows && step >= kWorthBarrier && blocks >= 2 * available) return {available, true};
@@ -52,8 +53,13 @@ struct Split {
     return static_cast<double>(products) * rows * static_cast<double>(d.H) * static_cast<double>(d.I + d.H);
   }
 
+  /// Whether threads wait for each other: not within a single step.
+  bool has_barrier(const Dims& d) const { return by_units && d.T > 1; }
+
   /// The same if the threads that have to wait for each other are there, else one thread.
-  Split confirmed(Team& team) const { return by_units && !team.assemble(threads) ? Split{1, false} : *this; }
+  Split confirmed(const Dims& d, Team& team) const {
+    return has_barrier(d) && !team.assemble(threads) ? Split{1, false} : *this;
+  }
 
   /// A member's part of some steps.
   Part part(const Dims& d, StepRange steps, Index blocks, int member) const {
