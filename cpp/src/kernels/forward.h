@@ -250,6 +250,9 @@ class Forward {
       static_assert(kInputPlane != kRecurrentPlane || kPlanes == P);
       const Start<Real> start{bias(kInputPlane, tile.first_block), 0, L, pack.blocks * L};
       multiply<P>(tile, acc.data, kPlanes, start, x, pack.w_ih, h_prev, pack.w_hh);
+    } else if (kInputPlane == kRecurrentPlane && d.H % L == 0) {
+      const Real* projected = gates.at(t, first_row + tile.first_row) + tile.first_block * L;
+      multiply<P>(tile, acc.data, kPlanes, Start<Real>{projected, gates.row_size, L, d.H}, h_prev, pack.w_hh);
     } else {
       for (Index r = 0; r < tile.rows; ++r) {
         const Real* from = gates.at(t, first_row + tile.first_row + r);
