@@ -28,7 +28,8 @@ class Backward {
       Index first = first_of_chunk(d, last);
       if (first < steps.first) first = steps.first;
       parallel(team, split.threads, [&](int member) {
-        self.run_part(first, last, split.part(d, {first, last}, blocks, member), split.has_barrier(d) ? &barrier : nullptr);
+        self.run_part(first, last, split.part(d, {first, last}, blocks, member),
+                      split.has_barrier(d) ? &barrier : nullptr);
       });
       parallel(team, split.threads, [&](int member) {
         if (args.dx != nullptr) self.write_input_grad(first, last, member, split.threads);

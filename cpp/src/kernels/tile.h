@@ -22,9 +22,10 @@ struct Panels {
   const Real* block(Index number) const { return data + number * stride; }
 };
 
-/// Rows of a tile are at most this many, so that R x U x P accumulators leave registers for the operands.
+/// Rows of a tile are at most this many, so that R x U x P accumulators leave registers for the operands, and R
+/// pointers to rows leave some for addresses.
 template <int P>
-inline constexpr int kMaxRows = kAccumulators / (P == 1 ? 4 : P);
+inline constexpr int kMaxRows = kAccumulators / (P == 1 ? 4 : P) < 6 ? kAccumulators / (P == 1 ? 4 : P) : 6;
 
 /// How many blocks of units a tile of R rows takes at once: the fewer the rows, the more blocks, because the
 /// multiply-adds of a tile must be many enough to hide their latency. More streams than these do not add any speed.
@@ -60,7 +61,7 @@ struct TileRange {
 template <class Real>
 struct alignas(64) Accumulators {
   static constexpr int kSize = 32 * kLanes<Real>;
-  static_assert(kSize >= kAccumulators / 3 * kMaxPlanes * kLanes<Real>);
+  static_assert(kSize >= kMaxRows<3> * kMaxPlanes * kLanes<Real>);
   Real data[kSize];
 
   /// Row r, block u of a tile whose accumulators have `planes` vectors each.
