@@ -11,7 +11,7 @@ import tolerances
 from cases import CELLS, Case
 from compare import assert_close, assert_same_bits
 from harness import PARAMETERS, layer_with, named_gradients, pack_state, random_problem, unpack_state
-from reference import GATES
+from reference import GATES, forward
 from test_backward import check_directional
 
 by_cell = pytest.mark.parametrize("cell", CELLS)
@@ -113,6 +113,21 @@ def test_a_single_step_gives_the_bits_of_packed_weights(cell, I, H, N, dtype, is
         results.append([y, *parts, grads.x, grads.flat])
     for number, (unpacked, packed) in enumerate(zip(*results, strict=True)):
         assert_same_bits(np.ascontiguousarray(unpacked), np.ascontiguousarray(packed), f"result {number}")
+
+
+@pytest.mark.parametrize("H", [34, 36, 40])
+@by_cell
+def test_units_that_share_registers_do_not_mix_when_a_state_is_infinite(cell, H, dtype, isa, rng):
+    """The last units of these sizes are so few that all their gates stand side by side; zeros fill what is left."""
+    T, N, I = 2, 7, 3  # noqa: E741
+    inputs, _ = random_problem(rng, cell, T, N, I, H, dtype)
+    inputs["h0"][0, 5] = np.inf
+    inputs["h0"][1, H - 1] = -np.inf
+    layer = layer_with(cell, inputs, dtype)
+    y, _ = layer(inputs["x"], pack_state(inputs["h0"], inputs["c0"]))
+    with np.errstate(all="ignore"):
+        want, _, _ = forward(cell, {name: None if a is None else a.astype(np.float64) for name, a in inputs.items()})
+    np.testing.assert_allclose(y, want, rtol=0, atol=1e-5)  # NaN where NaN is wanted, and only there
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -20,7 +20,7 @@ class Backward {
       run_unpacked(d, args, team);
       return;
     }
-    const Split split = Split::choose<Real>(d, CellMath::kProducts, team.size()).confirmed(d, team);
+    const Split split = Split::choose<Real>(d, CellMath::kProducts, team.size()).confirmed(team);
     const Backward self(d, args);
     const Index blocks = blocks_of<Real>(d.H);
     Barrier barrier(split.threads);
@@ -28,8 +28,7 @@ class Backward {
       Index first = first_of_chunk(d, last);
       if (first < steps.first) first = steps.first;
       parallel(team, split.threads, [&](int member) {
-        self.run_part(first, last, split.part(d, {first, last}, blocks, member),
-                      split.has_barrier(d) ? &barrier : nullptr);
+        self.run_part(first, last, split.part(d, {first, last}, blocks, member), split.by_units ? &barrier : nullptr);
       });
       parallel(team, split.threads, [&](int member) {
         if (args.dx != nullptr) self.write_input_grad(first, last, member, split.threads);

@@ -28,7 +28,9 @@ class Forward {
       (rows_fill_lanes(d) ? run_transposed : run_unpacked)(d, args, team);
       return;
     }
-    const Split split = choose(d, team.size()).confirmed(d, team);
+    // The units of a single step need nothing of each other.
+    const bool waits = d.T > 1;
+    const Split split = waits ? choose(d, team.size()).confirmed(team) : choose(d, team.size());
     const Forward self(d, args, training, chunk_steps(d, split), Pack({d.I, d.H}, args.packed));
     // Threads that share the rows share their pre-activations, too.
     const Index scratch = needs_scratch(training) && !split.by_units ? scratch_size(d, split) : 0;
@@ -37,7 +39,7 @@ class Forward {
       const StepRange stretch = split.stretch(d, first, steps.last);
       parallel(team, split.threads, [&](int member) {
         self.run_part(stretch, split.part(d, stretch, self.pack.blocks, member), args.work + member * scratch,
-                      split.has_barrier(d) ? &barrier : nullptr);
+                      split.by_units && waits ? &barrier : nullptr);
       });
       first = stretch.last;
     }
@@ -113,7 +115,7 @@ class Forward {
           self.sum_plane(plane, block, inputs, states, sums);
           transpose(acc + plane * L, kPlanes * L, sums, blocks * L, lanes_left<Real>(block * L, d.H), d.N);
         }
-        self.finish_units(acc, {0, d.N, block, 1}, block * L, 0, 0, self.gate_rows(0, {0, d.N}, nullptr));
+        self.finish_units(acc, L, {0, d.N, block, 1}, block * L, 0, 0, self.gate_rows(0, {0, d.N}, nullptr));
       }
     });
   }
@@ -193,25 +195,54 @@ class Forward {
       const Index steps = range.last - t0 < chunk ? range.last - t0 : chunk;
       const GateRows gates = gate_rows(t0, part.rows, scratch);
       if (!at_once) {
-        for_each_tile<P>(steps * part.rows.size(), part.blocks,
-                         [&](const TileRange& tile) { project(tile, t0, part.rows, gates); });
+        for_each_tile_of_blocks(steps * part.rows.size(), part.blocks, false,
+                                [&]<int V>(const TileRange& tile) { project<V>(tile, t0, part.rows, gates); });
       }
       for (Index t = t0; t < t0 + steps; ++t) {
         const Range rows = intersection(part.rows, {0, d.rows(t)});
         if (rows.size() > 0) {
-          for_each_tile<P>(rows.size(), part.blocks, t % 2 == 1,
-                           [&](const TileRange& tile) { advance(tile, t, rows.first, gates, at_once); });
+          for_each_tile_of_blocks(rows.size(), part.blocks, t % 2 == 1, [&]<int V>(const TileRange& tile) {
+            advance<V>(tile, t, rows.first, gates, at_once);
+          });
         }
         if (barrier != nullptr) barrier->wait();
       }
     }
   }
 
+  /// Calls body<V>(TileRange) for all tiles of these blocks, whose products take V registers: P, or fewer in a narrow
+  /// block.
+  template <class Body>
+  RNNFAST_INLINE void for_each_tile_of_blocks(Index rows, Range blocks, bool backwards, const Body& body) const {
+    const bool has_narrow = P > 1 && blocks.last > pack.full_blocks;
+    if (has_narrow && backwards) for_each_narrow_tile(rows, body);
+    for_each_tile<P>(rows, P > 1 ? intersection(blocks, {0, pack.full_blocks}) : blocks, backwards,
+                     [&](const TileRange& tile) { body.template operator()<P>(tile); });
+    if (has_narrow && !backwards) for_each_narrow_tile(rows, body);
+  }
+
+  template <int V = P - 1, class Body>
+  void for_each_narrow_tile(Index rows, const Body& body) const {
+    if constexpr (V > 0) {
+      if (Pack::last_vectors({d.I, d.H}) < V) return for_each_narrow_tile<V - 1>(rows, body);
+      for_each_tile<V>(rows, Range{pack.full_blocks, pack.blocks},
+                       [&](const TileRange& tile) { body.template operator()<V>(tile); });
+    }
+  }
+
+  /// From a plane to the next in accumulators whose products take V registers.
+  template <int V>
+  Index plane_distance() const {
+    return V < P ? d.H % L : L;
+  }
+
   /// a[t, n, plane] = b + w_ih x[t, n], for the planes with an input product.
+  template <int V>
   void project(const TileRange& tile, Index t0, Range rows, const GateRows& gates) const {
     Accumulators<Real> acc;
-    const Real* x[kMaxRows<P>];
-    Real* to[kMaxRows<P>];
+    const Real* x[kMaxRows<V>];
+    Real* to[kMaxRows<V>];
+    const Index distance = plane_distance<V>();
     const Index height = rows.size();
     for (Index r = 0; r < tile.rows; ++r) {
       const Index step = (tile.first_row + r) / height;
@@ -220,26 +251,29 @@ class Forward {
       to[r] = gates.at(t0 + step, rows.first + row) + kInputPlane * d.H;
       for (Index u = 0; u < tile.blocks; ++u) {
         for (int p = 0; p < P; ++p) {
-          store(acc.at(tile, r, u, P) + p * L, load(bias(kInputPlane + p, tile.first_block + u)));
+          store(acc.at(tile, r, u, P) + p * distance, load(bias<V>(kInputPlane + p, tile.first_block + u)));
         }
       }
     }
-    multiply<P>(tile, acc.data, P, x, pack.w_ih);
+    multiply<V>(tile, acc.data, P, x, pack.w_ih);
     for (Index r = 0; r < tile.rows; ++r) {
       for (Index u = 0; u < tile.blocks; ++u) {
         const Index unit = (tile.first_block + u) * L;
         for (int p = 0; p < P; ++p) {
-          store_lanes(to[r] + p * d.H + unit, load(acc.at(tile, r, u, P) + p * L), lanes_left<Real>(unit, d.H));
+          store_lanes(to[r] + p * d.H + unit, load(acc.at(tile, r, u, P) + p * distance), lanes_left<Real>(unit, d.H));
         }
       }
     }
   }
 
   /// One time step of one tile: adds w_hh h[t-1] to the pre-activations and computes the cell.
+  template <int V>
   void advance(const TileRange& tile, Index t, Index first_row, const GateRows& gates, bool at_once) const {
+    static_assert(kMaxRows<V> * kPlanes <= Accumulators<Real>::kSize / L);
     Accumulators<Real> acc;
-    const Real* x[kMaxRows<P>];
-    const Real* h_prev[kMaxRows<P>];
+    const Real* x[kMaxRows<V>];
+    const Real* h_prev[kMaxRows<V>];
+    const Index distance = plane_distance<V>();
     for (Index r = 0; r < tile.rows; ++r) {
       const Index row = first_row + tile.first_row + r;
       x[r] = args.x + d.place(d.row(t) + row) * d.I;
@@ -248,11 +282,11 @@ class Forward {
     }
     if (at_once && kInputPlane == kRecurrentPlane) {
       static_assert(kInputPlane != kRecurrentPlane || kPlanes == P);
-      const Start<Real> start{bias(kInputPlane, tile.first_block), 0, L, pack.blocks * L};
-      multiply<P>(tile, acc.data, kPlanes, start, x, pack.w_ih, h_prev, pack.w_hh);
-    } else if (kInputPlane == kRecurrentPlane && d.H % L == 0) {
+      const Start<Real> start{bias<V>(kInputPlane, tile.first_block), 0, L, V < P ? L : pack.blocks * L};
+      multiply<V>(tile, acc.data, kPlanes, start, x, pack.w_ih, h_prev, pack.w_hh);
+    } else if (kInputPlane == kRecurrentPlane && V == P && d.H % L == 0) {
       const Real* projected = gates.at(t, first_row + tile.first_row) + tile.first_block * L;
-      multiply<P>(tile, acc.data, kPlanes, Start<Real>{projected, gates.row_size, L, d.H}, h_prev, pack.w_hh);
+      multiply<V>(tile, acc.data, kPlanes, Start<Real>{projected, gates.row_size, L, d.H}, h_prev, pack.w_hh);
     } else {
       for (Index r = 0; r < tile.rows; ++r) {
         const Real* from = gates.at(t, first_row + tile.first_row + r);
@@ -260,34 +294,47 @@ class Forward {
           const Index unit = (tile.first_block + u) * L;
           for (int plane = 0; plane < kPlanes; ++plane) {
             const bool projected = !at_once && plane >= kInputPlane && plane < kInputPlane + P;
-            store(acc.at(tile, r, u, kPlanes) + plane * L,
+            store(acc.at(tile, r, u, kPlanes) + plane * distance,
                   projected ? load_lanes(from + plane * d.H + unit, lanes_left<Real>(unit, d.H))
-                            : load(bias(plane, tile.first_block + u)));
+                            : load(bias<V>(plane, tile.first_block + u)));
           }
         }
       }
-      if (at_once) multiply<P>(tile, acc.data + kInputPlane * L, kPlanes, x, pack.w_ih);
-      multiply<P>(tile, acc.data + kRecurrentPlane * L, kPlanes, h_prev, pack.w_hh);
+      if (at_once) multiply<V>(tile, acc.data + kInputPlane * distance, kPlanes, x, pack.w_ih);
+      add_recurrent<V>(tile, acc, h_prev);
     }
     for (Index u = 0; u < tile.blocks; ++u) {
-      finish_units(acc.at(tile, 0, u, kPlanes), tile, (tile.first_block + u) * L, t, first_row, gates);
+      finish_units(acc.at(tile, 0, u, kPlanes), distance, tile, (tile.first_block + u) * L, t, first_row, gates);
     }
   }
 
-  RNNFAST_INLINE void finish_units(const Real* acc, const TileRange& tile, Index unit, Index t, Index first_row,
-                                   const GateRows& gates) const {
+  template <int V>
+  RNNFAST_INLINE void add_recurrent(const TileRange& tile, Accumulators<Real>& acc, const Real* const* h_prev) const {
+    // The last lanes of a narrow block's registers reach into the plane that follows those of the product. They hold
+    // zeros times h, which is not zero where h is infinite.
+    constexpr bool kReachesBeyond = V < P && kRecurrentPlane + P < kPlanes;
+    const Index beyond = (kRecurrentPlane + P) * plane_distance<V>();
+    Vec<Real> kept[kMaxRows<V>];
+    for (Index r = 0; kReachesBeyond && r < tile.rows; ++r) kept[r] = load(acc.at(tile, r, 0, kPlanes) + beyond);
+    multiply<V>(tile, acc.data + kRecurrentPlane * plane_distance<V>(), kPlanes, h_prev, pack.w_hh);
+    for (Index r = 0; kReachesBeyond && r < tile.rows; ++r) store(acc.at(tile, r, 0, kPlanes) + beyond, kept[r]);
+  }
+
+  RNNFAST_INLINE void finish_units(const Real* acc, Index distance, const TileRange& tile, Index unit, Index t,
+                                   Index first_row, const GateRows& gates) const {
     if (d.H - unit >= L) {
-      finish<true>(acc, tile, t, first_row, unit, gates);
+      finish<true>(acc, L, tile, t, first_row, unit, gates);
     } else {
-      finish<false>(acc, tile, t, first_row, unit, gates);
+      finish<false>(acc, distance, tile, t, first_row, unit, gates);
     }
   }
 
   /// The cells of a tile's rows and one block of units, from their pre-activations. Not inlined, so that the constants
   /// of the activations stay in registers from row to row.
   template <bool Full>
-  __attribute__((noinline)) void finish(const Real* acc, const TileRange& tile, Index t, Index first_row, Index unit,
-                                        const GateRows& gates) const {
+  __attribute__((noinline)) void finish(const Real* acc, Index distance, const TileRange& tile, Index t,
+                                        Index first_row, Index unit, const GateRows& gates) const {
+    if (Full) distance = L;
     const Index width = Full ? L : d.H - unit;
     const Index first = first_row + tile.first_row;
     const Real* h_prev = args.h + (d.slot(t) + first) * d.H + unit;
@@ -301,7 +348,7 @@ class Forward {
     Real* gate_row = gates.at(t, first) + unit;
     for (Index r = 0; r < tile.rows; ++r, acc += tile.blocks * kPlanes * L) {
       Vec<Real> a[kPlanes];
-      for (int plane = 0; plane < kPlanes; ++plane) a[plane] = load(acc + plane * L);
+      for (int plane = 0; plane < kPlanes; ++plane) a[plane] = load(acc + plane * distance);
       Vec<Real> c{};
       if constexpr (CellMath::kHasCellState) c = load_lanes(c_prev + r * d.H, width);
       const Vec<Real> h = CellMath::template step<Real>(a, load_lanes(h_prev + r * d.H, width), c);
@@ -326,7 +373,10 @@ class Forward {
     }
   }
 
-  const Real* bias(int plane, Index block) const { return pack.bias + (plane * pack.blocks + block) * L; }
+  template <int V = P>
+  const Real* bias(int plane, Index block) const {
+    return V < P ? pack.narrow_bias + plane * (d.H % L) : pack.bias + (plane * pack.blocks + block) * L;
+  }
 };
 
 }  // namespace rnnfast::RNNFAST_ISA

@@ -86,6 +86,21 @@ inline void pack_units_by_depth(Real* to, const Real* w, const int (&gate)[P], I
   }
 }
 
+/// Panels of a narrow block (ForwardPack): its rows of w for all products stand side by side in the lanes.
+///   to    out  [depth][vectors][lanes]
+template <class Real, int P>
+inline void pack_narrow_block(Real* to, const Real* w, const int (&gate)[P], Index H, Index depth, int vectors) {
+  constexpr int L = kLanes<Real>;
+  const Index units = H % L;
+  for (Index k = 0; k < depth * vectors * L; ++k) to[k] = 0;
+  for (int p = 0; p < P; ++p) {
+    for (Index j = 0; j < units; ++j) {
+      const Real* row = w + (gate[p] * H + H - units + j) * depth;
+      for (Index k = 0; k < depth; ++k) to[k * vectors * L + p * units + j] = row[k];
+    }
+  }
+}
+
 /// to[block][row] = the lanes of `block` in w[row], blocks `to_stride` apart; a few rows at a time, so that neither
 /// reading nor writing jumps from line to line.
 ///   w  in  (rows, columns)
@@ -138,27 +153,44 @@ constexpr int recurrent_product(int plane) {
 }
 
 /// The packed weights of a layer, as views of buffers.
+///
+/// The last block may have so few units that the numbers of all its products fit fewer registers than P: it is narrow
+/// then, and its planes lie as many numbers apart as it has units.
 template <class CellMath, class Real>
 struct ForwardPack {
   static constexpr int P = CellMath::kProducts;
   static constexpr int L = kLanes<Real>;
   Index blocks;
-  Panels<Real> w_ih;  // [blocks][I][P][lanes]
-  Panels<Real> w_hh;  // [blocks][H][P][lanes]
-  const Real* bias;   // [planes][blocks * lanes]
+  Index full_blocks;         // all, or all but a narrow one
+  Panels<Real> w_ih;         // [blocks][I][P][lanes]
+  Panels<Real> w_hh;         // [blocks][H][P][lanes]
+  const Real* bias;          // [planes][blocks * lanes]
+  const Real* narrow_bias;   // [planes][units of the narrow block]
 
   ForwardPack(LayerDims d, const Real* buffer)
       : blocks(blocks_of<Real>(d.H)),
+        full_blocks(full_blocks_of(d)),
         w_ih{buffer, d.I, d.I * P * L},
         w_hh{buffer + blocks * w_ih.stride, d.H, d.H * P * L},
-        bias(w_hh.data + blocks * w_hh.stride) {}
+        bias(w_hh.data + blocks * w_hh.stride),
+        narrow_bias(bias + blocks * L * CellMath::kPlanes) {}
 
   /// What pack_block wrote, in the place of every block.
   ForwardPack(LayerDims d, const Real* block, const Real* bias_of_all)
-      : blocks(blocks_of<Real>(d.H)), w_ih{block, d.I, 0}, w_hh{block + d.I * P * L, d.H, 0}, bias(bias_of_all) {}
+      : blocks(blocks_of<Real>(d.H)),
+        full_blocks(full_blocks_of(d)),
+        w_ih{block, d.I, 0},
+        w_hh{block + d.I * P * L, d.H, 0},
+        bias(bias_of_all),
+        narrow_bias(bias + blocks * L * CellMath::kPlanes) {}
 
+  /// Registers of the last block's products. One of two blocks is never narrow: few rows pass both at once.
+  static int last_vectors(LayerDims d) {
+    return d.H % L == 0 || d.H < 2 * L ? P : static_cast<int>((P * (d.H % L) + L - 1) / L);
+  }
+  static Index full_blocks_of(LayerDims d) { return blocks_of<Real>(d.H) - (last_vectors(d) < P ? 1 : 0); }
   static Index block_size(LayerDims d) { return (d.I + d.H) * P * L; }
-  static Index bias_size(LayerDims d) { return blocks_of<Real>(d.H) * L * CellMath::kPlanes; }
+  static Index bias_size(LayerDims d) { return (blocks_of<Real>(d.H) + 1) * L * CellMath::kPlanes; }
   static Index size(LayerDims d) { return blocks_of<Real>(d.H) * block_size(d) + bias_size(d); }
 
   static void pack(LayerDims d, const Parameters<Real>& parameters, Real* buffer, Team& team) {
@@ -166,19 +198,29 @@ struct ForwardPack {
     Real* const w_hh = buffer + views.blocks * views.w_ih.stride;
     pack_in_parallel(team, size(d), [&](int member, int members) {
       const Range mine = share(views.blocks, member, members);
-      pack_units_by_depth<Real, P>(buffer + mine.first * views.w_ih.stride, parameters.w_ih, CellMath::kInputGate, d.H,
-                                   d.I, mine);
-      pack_units_by_depth<Real, P>(w_hh + mine.first * views.w_hh.stride, parameters.w_hh, CellMath::kRecurrentGate,
-                                   d.H, d.H, mine);
+      pack_blocks(d, parameters, mine, buffer + mine.first * views.w_ih.stride, w_hh + mine.first * views.w_hh.stride);
     });
     pack_bias(d, parameters, w_hh + views.blocks * views.w_hh.stride);
   }
 
   /// The weights of one block of units.
   static void pack_block(LayerDims d, const Parameters<Real>& parameters, Index block, Real* to) {
-    const Range one{block, block + 1};
-    pack_units_by_depth<Real, P>(to, parameters.w_ih, CellMath::kInputGate, d.H, d.I, one);
-    pack_units_by_depth<Real, P>(to + d.I * P * L, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H, one);
+    pack_blocks(d, parameters, {block, block + 1}, to, to + d.I * P * L);
+  }
+
+  static void pack_blocks(LayerDims d, const Parameters<Real>& parameters, Range some, Real* w_ih, Real* w_hh) {
+    const Range full = intersection(some, {0, full_blocks_of(d)});
+    if (full.size() > 0) {
+      pack_units_by_depth<Real, P>(w_ih, parameters.w_ih, CellMath::kInputGate, d.H, d.I, full);
+      pack_units_by_depth<Real, P>(w_hh, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H, full);
+    }
+    if (some.last > full_blocks_of(d) && some.size() > 0) {
+      const Index before = some.size() - 1;
+      const int vectors = last_vectors(d);
+      pack_narrow_block<Real, P>(w_ih + before * d.I * P * L, parameters.w_ih, CellMath::kInputGate, d.H, d.I, vectors);
+      pack_narrow_block<Real, P>(w_hh + before * d.H * P * L, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H,
+                                 vectors);
+    }
   }
 
   static void pack_bias(LayerDims d, const Parameters<Real>& parameters, Real* to) {
@@ -196,6 +238,11 @@ struct ForwardPack {
         }
         to[plane * padded + j] = sum;
       }
+    }
+    const Index units = d.H % L;
+    Real* const narrow = to + CellMath::kPlanes * padded;
+    for (int plane = 0; plane < CellMath::kPlanes; ++plane) {
+      for (Index j = 0; j < L; ++j) narrow[plane * units + j] = to[(plane + 1) * padded - L + j];
     }
   }
 };

@@ -53,13 +53,8 @@ struct Split {
     return static_cast<double>(products) * rows * static_cast<double>(d.H) * static_cast<double>(d.I + d.H);
   }
 
-  /// Whether threads wait for each other: not within a single step.
-  bool has_barrier(const Dims& d) const { return by_units && d.T > 1; }
-
   /// The same if the threads that have to wait for each other are there, else one thread.
-  Split confirmed(const Dims& d, Team& team) const {
-    return has_barrier(d) && !team.assemble(threads) ? Split{1, false} : *this;
-  }
+  Split confirmed(Team& team) const { return by_units && !team.assemble(threads) ? Split{1, false} : *this; }
 
   /// A member's part of some steps.
   Part part(const Dims& d, StepRange steps, Index blocks, int member) const {
