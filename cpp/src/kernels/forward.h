@@ -2,7 +2,7 @@
 // Forward over a whole sequence, generic over cell, float type and instruction set.
 //
 // Step by step a tile sums the input and the recurrent product and computes the cell from the accumulators. For a
-// single row with many inputs the input products of a chunk of steps come first (project), since several rows use each
+// row or two with many inputs the input products of a chunk of steps come first (project), since several rows use each
 // weight then. Chunks are small enough that what is projected is still in the L2 cache when its step comes. In
 // training the projections are written to where the gates will be kept, so the gates overwrite them; the simple RNN
 // projects into h itself.
@@ -184,9 +184,9 @@ class Forward {
   }
 
   /// Whether input and recurrent products are summed in one go, step by step, instead of chunk by chunk: it saves
-  /// the way of the pre-activations through memory, but reads w_ih at every step, which one row alone does not repay.
+  /// the way of the pre-activations through memory, but reads w_ih at every step, which one or two rows do not repay.
   /// The bits are the same.
-  bool sum_at_once(Index rows) const { return d.T == 1 || d.slots != nullptr || d.I <= 2 + 32 * (rows - 1); }
+  bool sum_at_once(Index rows) const { return d.T == 1 || d.slots != nullptr || rows > 2 || d.I <= 2 + 64 * (rows - 1); }
 
   /// One thread's part of the given steps.
   void run_part(StepRange range, const Part& part, Real* scratch, Barrier* barrier) const {
