@@ -186,7 +186,9 @@ class Forward {
   /// Whether input and recurrent products are summed in one go, step by step, instead of chunk by chunk: it saves
   /// the way of the pre-activations through memory, but reads w_ih at every step, which one or two rows do not repay.
   /// The bits are the same.
-  bool sum_at_once(Index rows) const { return d.T == 1 || d.slots != nullptr || rows > 2 || d.I <= 2 + 64 * (rows - 1); }
+  bool sum_at_once(Index rows) const {
+    return d.T == 1 || d.slots != nullptr || rows > 2 || d.I <= 2 + 64 * (rows - 1);
+  }
 
   /// One thread's part of the given steps.
   void run_part(StepRange range, const Part& part, Real* scratch, Barrier* barrier) const {
