@@ -724,13 +724,13 @@ MUTANTS = (
     Mutant(
         "narrow-bias",
         FORWARD,
-        "V < P ? pack.narrow_bias + plane * (d.H % L)",
+        "V < P ? pack.narrow_bias + plane * pack.narrow_units",
         "V < P ? pack.narrow_bias",
         "few last units: all gates have the bias of the first",
     ),
     Mutant(
         "narrow-block-forgotten-backwards",
-        FORWARD,
+        PACK,
         "if (has_narrow && backwards) for_each_narrow_tile(rows, body);",
         "",
         "few last units are computed in every other step only",

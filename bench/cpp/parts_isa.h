@@ -16,17 +16,18 @@ void bench_multiply(const Dims& d, const Real* packed, const Real* h, Real* out)
   constexpr int P = CellMath::kProducts;
   constexpr int L = kLanes<Real>;
   const ForwardPack<CellMath, Real> pack({d.I, d.H}, packed);
-  for_each_tile<P>(d.N, Range{0, pack.blocks}, [&](const TileRange& tile) {
+  pack.for_each_tile_of(d.N, {0, pack.blocks}, false, [&]<int V>(const TileRange& tile) {
     Accumulators<Real> acc{};
-    const Real* rows[kMaxRows<P>];
+    const Real* rows[kMaxRows<V>];
     for (Index r = 0; r < tile.rows; ++r) rows[r] = h + (tile.first_row + r) * d.H;
-    multiply<P>(tile, acc.data, P, rows, pack.w_hh);
+    multiply<V>(tile, acc.data, P, rows, pack.w_hh);
     for (Index r = 0; r < tile.rows; ++r) {
       for (Index u = 0; u < tile.blocks; ++u) {
         const Index unit = (tile.first_block + u) * L;
         Real* to = out + (tile.first_row + r) * P * d.H + unit;
         for (int p = 0; p < P; ++p) {
-          store_lanes(to + p * d.H, load(acc.at(tile, r, u, P) + p * L), lanes_left<Real>(unit, d.H));
+          store_lanes(to + p * d.H, load(acc.at(tile, r, u, P) + p * pack.template distance<V>()),
+                      lanes_left<Real>(unit, d.H));
         }
       }
     }

@@ -197,45 +197,18 @@ class Forward {
       const Index steps = range.last - t0 < chunk ? range.last - t0 : chunk;
       const GateRows gates = gate_rows(t0, part.rows, scratch);
       if (!at_once) {
-        for_each_tile_of_blocks(steps * part.rows.size(), part.blocks, false,
-                                [&]<int V>(const TileRange& tile) { project<V>(tile, t0, part.rows, gates); });
+        pack.for_each_tile_of(steps * part.rows.size(), part.blocks, false,
+                              [&]<int V>(const TileRange& tile) { project<V>(tile, t0, part.rows, gates); });
       }
       for (Index t = t0; t < t0 + steps; ++t) {
         const Range rows = intersection(part.rows, {0, d.rows(t)});
         if (rows.size() > 0) {
-          for_each_tile_of_blocks(rows.size(), part.blocks, t % 2 == 1, [&]<int V>(const TileRange& tile) {
-            advance<V>(tile, t, rows.first, gates, at_once);
-          });
+          pack.for_each_tile_of(rows.size(), part.blocks, t % 2 == 1,
+                                [&]<int V>(const TileRange& tile) { advance<V>(tile, t, rows.first, gates, at_once); });
         }
         if (barrier != nullptr) barrier->wait();
       }
     }
-  }
-
-  /// Calls body<V>(TileRange) for all tiles of these blocks, whose products take V registers: P, or fewer in a narrow
-  /// block.
-  template <class Body>
-  RNNFAST_INLINE void for_each_tile_of_blocks(Index rows, Range blocks, bool backwards, const Body& body) const {
-    const bool has_narrow = P > 1 && blocks.last > pack.full_blocks;
-    if (has_narrow && backwards) for_each_narrow_tile(rows, body);
-    for_each_tile<P>(rows, P > 1 ? intersection(blocks, {0, pack.full_blocks}) : blocks, backwards,
-                     [&](const TileRange& tile) { body.template operator()<P>(tile); });
-    if (has_narrow && !backwards) for_each_narrow_tile(rows, body);
-  }
-
-  template <int V = P - 1, class Body>
-  void for_each_narrow_tile(Index rows, const Body& body) const {
-    if constexpr (V > 0) {
-      if (Pack::last_vectors({d.I, d.H}) < V) return for_each_narrow_tile<V - 1>(rows, body);
-      for_each_tile<V>(rows, Range{pack.full_blocks, pack.blocks},
-                       [&](const TileRange& tile) { body.template operator()<V>(tile); });
-    }
-  }
-
-  /// From a plane to the next in accumulators whose products take V registers.
-  template <int V>
-  Index plane_distance() const {
-    return V < P ? d.H % L : L;
   }
 
   /// a[t, n, plane] = b + w_ih x[t, n], for the planes with an input product.
@@ -244,7 +217,7 @@ class Forward {
     Accumulators<Real> acc;
     const Real* x[kMaxRows<V>];
     Real* to[kMaxRows<V>];
-    const Index distance = plane_distance<V>();
+    const Index distance = pack.template distance<V>();
     const Index height = rows.size();
     for (Index r = 0; r < tile.rows; ++r) {
       const Index step = (tile.first_row + r) / height;
@@ -275,7 +248,7 @@ class Forward {
     Accumulators<Real> acc;
     const Real* x[kMaxRows<V>];
     const Real* h_prev[kMaxRows<V>];
-    const Index distance = plane_distance<V>();
+    const Index distance = pack.template distance<V>();
     for (Index r = 0; r < tile.rows; ++r) {
       const Index row = first_row + tile.first_row + r;
       x[r] = args.x + d.place(d.row(t) + row) * d.I;
@@ -315,10 +288,10 @@ class Forward {
     // The last lanes of a narrow block's registers reach into the plane that follows those of the product. They hold
     // zeros times h, which is not zero where h is infinite.
     constexpr bool kReachesBeyond = V < P && kRecurrentPlane + P < kPlanes;
-    const Index beyond = (kRecurrentPlane + P) * plane_distance<V>();
+    const Index beyond = (kRecurrentPlane + P) * pack.template distance<V>();
     Vec<Real> kept[kMaxRows<V>];
     for (Index r = 0; kReachesBeyond && r < tile.rows; ++r) kept[r] = load(acc.at(tile, r, 0, kPlanes) + beyond);
-    multiply<V>(tile, acc.data + kRecurrentPlane * plane_distance<V>(), kPlanes, h_prev, pack.w_hh);
+    multiply<V>(tile, acc.data + kRecurrentPlane * pack.template distance<V>(), kPlanes, h_prev, pack.w_hh);
     for (Index r = 0; kReachesBeyond && r < tile.rows; ++r) store(acc.at(tile, r, 0, kPlanes) + beyond, kept[r]);
   }
 
@@ -377,7 +350,7 @@ class Forward {
 
   template <int V = P>
   const Real* bias(int plane, Index block) const {
-    return V < P ? pack.narrow_bias + plane * (d.H % L) : pack.bias + (plane * pack.blocks + block) * L;
+    return V < P ? pack.narrow_bias + plane * pack.narrow_units : pack.bias + (plane * pack.blocks + block) * L;
   }
 };
 

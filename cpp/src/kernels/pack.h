@@ -162,33 +162,37 @@ struct ForwardPack {
   static constexpr int L = kLanes<Real>;
   Index blocks;
   Index full_blocks;         // all, or all but a narrow one
+  Index narrow_units;        // units of the last block, if it is not full
+  int last_vectors;          // registers of its products, fewer than P if it is narrow
   Panels<Real> w_ih;         // [blocks][I][P][lanes]
   Panels<Real> w_hh;         // [blocks][H][P][lanes]
   const Real* bias;          // [planes][blocks * lanes]
   const Real* narrow_bias;   // [planes][units of the narrow block]
 
   ForwardPack(LayerDims d, const Real* buffer)
-      : blocks(blocks_of<Real>(d.H)),
-        full_blocks(full_blocks_of(d)),
-        w_ih{buffer, d.I, d.I * P * L},
-        w_hh{buffer + blocks * w_ih.stride, d.H, d.H * P * L},
-        bias(w_hh.data + blocks * w_hh.stride),
-        narrow_bias(bias + blocks * L * CellMath::kPlanes) {}
+      : ForwardPack(d, {buffer, d.I, d.I * P * L}, {buffer + blocks_of<Real>(d.H) * d.I * P * L, d.H, d.H * P * L},
+                    buffer + blocks_of<Real>(d.H) * block_size(d)) {}
 
   /// What pack_block wrote, in the place of every block.
   ForwardPack(LayerDims d, const Real* block, const Real* bias_of_all)
-      : blocks(blocks_of<Real>(d.H)),
-        full_blocks(full_blocks_of(d)),
-        w_ih{block, d.I, 0},
-        w_hh{block + d.I * P * L, d.H, 0},
-        bias(bias_of_all),
-        narrow_bias(bias + blocks * L * CellMath::kPlanes) {}
+      : ForwardPack(d, {block, d.I, 0}, {block + d.I * P * L, d.H, 0}, bias_of_all) {}
 
-  /// Registers of the last block's products. One of two blocks is never narrow: few rows pass both at once.
-  static int last_vectors(LayerDims d) {
-    return d.H % L == 0 || d.H < 2 * L ? P : static_cast<int>((P * (d.H % L) + L - 1) / L);
+  /// Calls body<V>(TileRange) for all tiles of some blocks, whose products take V registers: P, or fewer if narrow.
+  template <class Body>
+  RNNFAST_INLINE void for_each_tile_of(Index rows, Range some, bool backwards, const Body& body) const {
+    const bool has_narrow = P > 1 && some.last > full_blocks;
+    if (has_narrow && backwards) for_each_narrow_tile(rows, body);
+    for_each_tile<P>(rows, P > 1 ? intersection(some, {0, full_blocks}) : some, backwards,
+                     [&](const TileRange& tile) { body.template operator()<P>(tile); });
+    if (has_narrow && !backwards) for_each_narrow_tile(rows, body);
   }
-  static Index full_blocks_of(LayerDims d) { return blocks_of<Real>(d.H) - (last_vectors(d) < P ? 1 : 0); }
+
+  /// From a plane to the next in accumulators whose products take V registers.
+  template <int V>
+  Index distance() const {
+    return V < P ? narrow_units : L;
+  }
+
   static Index block_size(LayerDims d) { return (d.I + d.H) * P * L; }
   static Index bias_size(LayerDims d) { return (blocks_of<Real>(d.H) + 1) * L * CellMath::kPlanes; }
   static Index size(LayerDims d) { return blocks_of<Real>(d.H) * block_size(d) + bias_size(d); }
@@ -198,29 +202,15 @@ struct ForwardPack {
     Real* const w_hh = buffer + views.blocks * views.w_ih.stride;
     pack_in_parallel(team, size(d), [&](int member, int members) {
       const Range mine = share(views.blocks, member, members);
-      pack_blocks(d, parameters, mine, buffer + mine.first * views.w_ih.stride, w_hh + mine.first * views.w_hh.stride);
+      views.pack_blocks(d, parameters, mine, buffer + mine.first * views.w_ih.stride,
+                        w_hh + mine.first * views.w_hh.stride);
     });
     pack_bias(d, parameters, w_hh + views.blocks * views.w_hh.stride);
   }
 
   /// The weights of one block of units.
   static void pack_block(LayerDims d, const Parameters<Real>& parameters, Index block, Real* to) {
-    pack_blocks(d, parameters, {block, block + 1}, to, to + d.I * P * L);
-  }
-
-  static void pack_blocks(LayerDims d, const Parameters<Real>& parameters, Range some, Real* w_ih, Real* w_hh) {
-    const Range full = intersection(some, {0, full_blocks_of(d)});
-    if (full.size() > 0) {
-      pack_units_by_depth<Real, P>(w_ih, parameters.w_ih, CellMath::kInputGate, d.H, d.I, full);
-      pack_units_by_depth<Real, P>(w_hh, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H, full);
-    }
-    if (some.last > full_blocks_of(d) && some.size() > 0) {
-      const Index before = some.size() - 1;
-      const int vectors = last_vectors(d);
-      pack_narrow_block<Real, P>(w_ih + before * d.I * P * L, parameters.w_ih, CellMath::kInputGate, d.H, d.I, vectors);
-      pack_narrow_block<Real, P>(w_hh + before * d.H * P * L, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H,
-                                 vectors);
-    }
+    ForwardPack(d, to).pack_blocks(d, parameters, {block, block + 1}, to, to + d.I * P * L);
   }
 
   static void pack_bias(LayerDims d, const Parameters<Real>& parameters, Real* to) {
@@ -243,6 +233,43 @@ struct ForwardPack {
     Real* const narrow = to + CellMath::kPlanes * padded;
     for (int plane = 0; plane < CellMath::kPlanes; ++plane) {
       for (Index j = 0; j < L; ++j) narrow[plane * units + j] = to[(plane + 1) * padded - L + j];
+    }
+  }
+
+ private:
+  // One of two blocks is never narrow: few rows pass both at once.
+  ForwardPack(LayerDims d, const Panels<Real>& of_x, const Panels<Real>& of_h, const Real* biases)
+      : blocks(blocks_of<Real>(d.H)),
+        full_blocks(blocks),
+        narrow_units(d.H % L),
+        last_vectors(P),
+        w_ih(of_x),
+        w_hh(of_h),
+        bias(biases),
+        narrow_bias(biases + blocks * L * CellMath::kPlanes) {
+    if (narrow_units > 0 && blocks > 2) last_vectors = static_cast<int>((P * narrow_units + L - 1) / L);
+    if (last_vectors < P) --full_blocks;
+  }
+
+  void pack_blocks(LayerDims d, const Parameters<Real>& parameters, Range some, Real* to_ih, Real* to_hh) const {
+    const Range full = intersection(some, {0, full_blocks});
+    if (full.size() > 0) {
+      pack_units_by_depth<Real, P>(to_ih, parameters.w_ih, CellMath::kInputGate, d.H, d.I, full);
+      pack_units_by_depth<Real, P>(to_hh, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H, full);
+    }
+    if (some.last <= full_blocks) return;
+    to_ih += (some.size() - 1) * d.I * P * L;
+    to_hh += (some.size() - 1) * d.H * P * L;
+    pack_narrow_block<Real, P>(to_ih, parameters.w_ih, CellMath::kInputGate, d.H, d.I, last_vectors);
+    pack_narrow_block<Real, P>(to_hh, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H, last_vectors);
+  }
+
+  template <int V = P - 1, class Body>
+  void for_each_narrow_tile(Index rows, const Body& body) const {
+    if constexpr (V > 0) {
+      if (last_vectors < V) return for_each_narrow_tile<V - 1>(rows, body);
+      for_each_tile<V>(rows, Range{full_blocks, blocks},
+                       [&](const TileRange& tile) { body.template operator()<V>(tile); });
     }
   }
 };
