@@ -30,7 +30,8 @@ class Forward {
     }
     // The units of a single step need nothing of each other.
     const bool waits = d.T > 1;
-    const Split split = waits ? choose(d, team.size()).confirmed(team) : choose(d, team.size());
+    Split split = choose(d, team.size());
+    if (waits) split = split.confirmed(team);
     const Forward self(d, args, training, chunk_steps(d, split), Pack({d.I, d.H}, args.packed));
     // Threads that share the rows share their pre-activations, too.
     const Index scratch = needs_scratch(training) && !split.by_units ? scratch_size(d, split) : 0;
