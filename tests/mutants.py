@@ -518,8 +518,15 @@ MUTANTS = (
         "float64 loses its last digits",
     ),
     # Bindings: what surrounds the kernels.
-    Mutant("stale-pack", WEIGHTS, "version_ != version || ", "", "new parameters, old packed weights"),
-    Mutant("pack-of-other-isa", WEIGHTS, " || isa_ != isa", "", "weights packed for another instruction set are read"),
+    Mutant("stale-pack", WEIGHTS, " && version_ == version", "", "new parameters, old packed weights"),
+    Mutant("pack-of-other-isa", WEIGHTS, " && isa_ == isa", "", "weights packed for another instruction set are read"),
+    Mutant(
+        "pack-in-use",
+        WEIGHTS,
+        "buffer_.use_count() == 1",
+        "buffer_ != nullptr",
+        "weights change under a call that another thread runs",
+    ),
     Mutant(
         "swap-packs",
         WEIGHTS,
@@ -631,8 +638,8 @@ MUTANTS = (
     Mutant(
         "cross-entropy-padding-counts",
         LOSS,
-        "sums[turn] = sums[turn] + load_lanes(d + at, width);",
-        "sums[turn] = sums[turn] + exp_of_negative<Real>(load_lanes(row + at, width) - splat(most));",
+        "sum.at(at) = sum.at(at) + load_lanes(d + at, width);",
+        "sum.at(at) = sum.at(at) + exp_of_negative<Real>(load_lanes(row + at, width) - splat(most));",
         "classes that do not exist take their share",
     ),
     Mutant(

@@ -56,6 +56,7 @@ def test_float32_of_every_1009th_pattern(name, isa):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(3600)  # 2^32 inputs: minutes, not what the other tests may take
 @by_activation
 def test_float32_of_every_pattern(name):
     """On all instruction sets in one pass, since the oracle takes longer than they do; equal bits are judged once."""

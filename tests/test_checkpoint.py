@@ -140,6 +140,18 @@ print(peak() - before)
     assert sparse < whole - 40_000, (whole, sparse)
 
 
+@by_spec
+def test_sequences_without_any_step(spec, rng):
+    inputs, _ = problem(rng, spec, T, N)
+    layer = layer_of(spec, inputs, np.float64)
+    gradients = []
+    for checkpoint in (False, True):
+        y, _, tape = layer.forward(inputs["x"], lengths=np.zeros(N, int), checkpoint=checkpoint)
+        gradients.append(layer.backward(tape, np.ones_like(y)))
+        assert not y.any() and not gradients[-1].x.any()
+    assert_same_bits(gradients[1].flat, gradients[0].flat, "gradient")
+
+
 @pytest.mark.parametrize("value", [0, -1, 1.5, "2", [2], np.nan])
 def test_wrong_checkpoints_are_refused(value, rng):
     layer = rf.LSTM(I, H)

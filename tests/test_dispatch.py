@@ -93,6 +93,26 @@ def test_a_layer_follows_a_change_of_instruction_set(cell, dtype, rng):
         _core.set_isa(info["isa"])
 
 
+@pytest.mark.parametrize("cell", [rf.LSTM, rf.GRU])
+@pytest.mark.parametrize("hidden", [5, 16, 45])
+def test_layer_normalisation_has_the_same_bits_with_all_fused_multiply_adds(cell, hidden, dtype, rng):
+    info = rf.build_info()
+    if not {"avx2", "avx512"} <= set(info["isas"]):
+        pytest.skip("this machine has not both of AVX2 and AVX-512")
+    x = rng.standard_normal((6, 3, 7)).astype(dtype)
+    results = {}
+    try:
+        for name in ("avx2", "avx512"):
+            _core.set_isa(name)
+            layer = cell(7, hidden, layer_norm=True, dtype=dtype, seed=1)
+            y, _, tape = layer.forward(x)
+            results[name] = y.copy(), layer.backward(tape, x[..., :1] * y).flat
+    finally:
+        _core.set_isa(info["isa"])
+    for one, other, what in zip(*results.values(), ("y", "gradient"), strict=True):
+        assert_same_bits(one, other, what)
+
+
 def wide_objects() -> list[tuple[str, Path]]:
     directory = os.environ.get("RNNFAST_BUILD_DIR")
     if not directory:

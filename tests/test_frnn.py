@@ -249,6 +249,9 @@ def test_a_weight_where_there_is_no_connection_is_refused(name, rng):
         with pytest.raises(ValueError, match=key):
             layer.load_state_dict({**state, key: wrong})
         assert_same_bits(layer.state_dict()[key], state[key], key)
+    model = rf.Sequential(rf.RNN(I, I), layer)
+    with pytest.raises(ValueError, match=f"layer 1: {key}"):
+        model.load_state_dict({**model.state_dict(), f"1.{key}": wrong})
 
 
 @by_masked
@@ -262,6 +265,15 @@ def test_files_keep_the_masks(name, rng, tmp_path):
     rf.SGD(0.1).step(loaded, loaded.backward(tape, np.ones_like(y)).params)
     for key, mask in absent.items():
         assert not loaded.state_dict()[key][mask].any(), key
+
+
+def test_files_hold_the_connections_of_thousands_of_units(tmp_path):
+    units = 3000
+    connectivity = np.zeros((units, units), bool)
+    connectivity[np.arange(units), np.arange(units) - 1] = True
+    rf.Sequential(rf.FRNN(2, units, connectivity=connectivity)).save(tmp_path / "ring.safetensors")
+    loaded = rf.load(tmp_path / "ring.safetensors").layers[0]
+    assert np.array_equal(loaded.state_dict()["weight_hh_l0"] != 0, connectivity)
 
 
 # Other networks by masks alone
@@ -448,6 +460,18 @@ def test_a_network_in_a_sequential_trains(rng):
     y = x[2, :, :1]
     history = model.fit(x, y, optimizer=rf.Adam(1e-2), epochs=30, progress=False)
     assert history.loss[-1] < 0.3 * history.loss[0]
+
+
+def test_units_that_are_read_out_may_go_into_another_layer_and_into_any_loss(rng):
+    x = rng.standard_normal((5, 4, 3)).astype(np.float32)
+    labels = rng.integers(0, 3, (5, 4))
+    below = rf.FRNN(3, 8, outputs=[6, 0, 3], seed=1)
+    rf.Sequential(below, rf.LSTM(3, 3, seed=2)).fit(x, x, epochs=1, progress=False)
+    model = rf.Sequential(below)
+    assert model.evaluate(x, labels, "cross_entropy") == pytest.approx(
+        rf.losses.cross_entropy(np.ascontiguousarray(below(x)[0]), labels)[0], rel=1e-6
+    )
+    model.fit(x, labels, loss="cross_entropy", epochs=1, progress=False)
 
 
 BAD = [

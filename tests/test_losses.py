@@ -188,6 +188,14 @@ def test_cross_entropy_of_ignored_targets_alone(rng):
     assert (value, gradient.any()) == (0, False)
 
 
+def test_cross_entropy_of_one_prediction(dtype, rng):
+    logits = rng.standard_normal(3).astype(dtype)
+    value, gradient = losses.cross_entropy(logits, 1)
+    want, of_batch = losses.cross_entropy(logits[None], [1])
+    assert value == want
+    assert_same_bits(gradient, of_batch[0], "gradient")
+
+
 def test_cross_entropy_passes_nan_on(isa, dtype):
     for at in range(20):
         logits = np.zeros((1, 20), dtype)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -532,6 +534,24 @@ def test_arguments_of_kernels(call, error, message):
         call({"rule": "adam", "lr": 1.0} | arrays)
     assert str(caught.value).startswith(message)
     assert (arrays["parameters"][0] == 1).all()
+
+
+@pytest.mark.parametrize(
+    "copy_of", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["copy", "pickle"]
+)
+def test_copies_made_with_the_model_go_on_where_it_was(copy_of, rng):
+    """Memory belongs to parameters: a copy of both remembers, an optimizer copied alone begins anew."""
+    model, optimizer = rf.Sequential(rf.GRU(3, 4, seed=1), rf.Dense(4, 2, seed=2)), rf.Adam(0.1)
+    gradients = rng.standard_normal((4, model.parameters.size)).astype(np.float32)
+    for gradient in gradients[:2]:
+        optimizer.step(model, gradient)
+    twin, its_optimizer = copy_of((model, optimizer))
+    for gradient in gradients[2:]:
+        optimizer.step(model, gradient)
+        its_optimizer.step(twin, gradient)
+    assert_same_bits(twin.parameters.flat, model.parameters.flat, "parameters")
+    alone = copy_of(optimizer)
+    assert alone.options() == optimizer.options() and alone.state(model).step == 0
 
 
 # Clipping.

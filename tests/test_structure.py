@@ -276,8 +276,14 @@ def test_copies_pickles_and_files_keep_the_structure(spec, dtype, rng, tmp_path)
     want = infer(layer, spec, inputs)
     rf.Sequential(layer).save(tmp_path / "model.safetensors")
     loaded = rf.load(tmp_path / "model.safetensors").layers[0]
-    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), loaded):
+    for other in (copy.copy(layer), copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), loaded):
         assert_all_same_bits(infer(other, spec, inputs), want)
+        # What happens to one does not reach the other.
+        other.load_state_dict({name: 0 * value for name, value in other.state_dict().items()})
+        assert_all_same_bits(infer(layer, spec, inputs), want)
+    state = {name: value + 1 for name, value in layer.state_dict().items()}
+    layer.load_state_dict(state)
+    assert_all_same_bits(infer(layer, spec, inputs), infer(layer_of(spec, {**inputs, **state}, dtype), spec, inputs))
 
 
 # Dropout between layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import subprocess
@@ -91,6 +92,36 @@ def test_threads_that_pack_at_once_agree(cell, rng):
     for _ in range(5):
         layer = layer_with(cell, inputs, np.float32)
         run_in_threads(8, lambda k, layer=layer: assert_same_bits(layer(inputs["x"])[0], want, f"thread {k}"))
+
+
+@by_cell
+def test_weights_that_change_during_a_call_are_not_its_own(cell, rng, restore_threads):
+    """A call ends with the weights that it began with, whatever other threads load meanwhile."""
+    rf.set_num_threads(1)
+    inputs, _ = random_problem(rng, cell, 4000, 1, 16, 96, np.float32)
+    old = layer_with(cell, inputs, np.float32)
+    states = [old.state_dict(), {name: value / 2 for name, value in old.state_dict().items()}]
+    wants = []
+    for state in states:
+        old.load_state_dict(state)
+        wants.append(old(inputs["x"])[0])
+    layer = copy.deepcopy(old)
+    stop = threading.Event()
+
+    def change(k: int) -> None:
+        if k == 0:
+            for _ in range(5):
+                y = layer(inputs["x"])[0]
+                assert any(np.array_equal(y, want) for want in wants), "a mixture of old and new weights"
+            stop.set()
+        turn = 0
+        while not stop.is_set():
+            turn += 1
+            layer.load_state_dict(states[turn % 2])
+            layer(inputs["x"][:2])
+            time.sleep(0.002)
+
+    run_in_threads(2, change)
 
 
 def test_layers_of_all_cells_run_side_by_side(rng, restore_threads):
@@ -210,6 +241,48 @@ print("done")
 @posix
 def test_fork_while_another_thread_is_in_a_call():
     result = python(FORK_DURING_A_CALL, timeout=90)
+    assert result.returncode == 0 and result.stdout == "done\n", result.stderr
+
+
+FORK_DURING_PACKING = """
+import os, sys, threading, time
+import numpy as np, rnnfast as rf
+
+stop = threading.Event()
+x = np.ones((1, 1, 1200), np.float32)
+layers = [rf.LSTM(1200, 600, seed=1), rf.FRNN(1200, 1200, connectivity=np.eye(1200, dtype=bool), seed=1)]
+wants = [layer(x)[0].tobytes() for layer in layers]
+
+def pack(layer):
+    while not stop.is_set():
+        layer.parameters.changed()
+        layer(x)
+
+threads = [threading.Thread(target=pack, args=(layer,)) for layer in layers]
+for thread in threads:
+    thread.start()
+for _ in range(10):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if [layer(x)[0].tobytes() for layer in layers] == wants else 1)
+    deadline = time.monotonic() + 20
+    while not (done := os.waitpid(pid, os.WNOHANG))[0]:
+        if time.monotonic() > deadline:
+            os.kill(pid, 9)
+            stop.set()
+            sys.exit("the child hangs")
+        time.sleep(0.005)
+    assert done[1] == 0, done
+stop.set()
+for thread in threads:
+    thread.join()
+print("done")
+"""
+
+
+@posix
+def test_fork_while_another_thread_packs_the_weights_that_the_child_uses():
+    result = python(FORK_DURING_PACKING, timeout=90)
     assert result.returncode == 0 and result.stdout == "done\n", result.stderr
 
 

@@ -52,8 +52,14 @@ class OptionWeights {
     } else {
       check_arrays<float>();
     }
-    read_mask(connections, "w_ih", cell_.M(), cell_.dims.I, mask_ih_);
-    read_mask(connections, "w_hh", cell_.M(), cell_.K(), mask_hh_);
+    if (const unsigned char* present = mask(connections, "w_ih", cell_.M(), cell_.dims.I)) {
+      sparse_ih_ = sparsities(present, cell_.M(), cell_.dims.I);
+    }
+    if (const unsigned char* present = mask(connections, "w_hh", cell_.M(), cell_.K())) {
+      const Index apart = cell_.splits_n() ? cell_.dims.H : 0;  // rows of n
+      sparse_hh_ = sparsities(present, cell_.M() - apart, cell_.K());
+      if (apart > 0) sparse_hn_ = sparsities(present + (cell_.M() - apart) * cell_.K(), apart, cell_.K());
+    }
   }
 
   void invalidate() { version_.fetch_add(1); }
@@ -92,6 +98,9 @@ class OptionWeights {
   }
 
  private:
+  /// What there is of a matrix, by the lanes of a register.
+  using Sparsities = std::map<Index, std::unique_ptr<const Sparsity>>;
+
   CellKind kind_named(const std::string& name) const {
     if (name == "rnn_tanh" || name == "rnn_relu") return CellKind::rnn;
     if (name == "lstm") return CellKind::lstm;
@@ -134,6 +143,9 @@ class OptionWeights {
     }
     cell_.peephole = !arrays_[peephole].is_none();
     cell_.layer_norm = !arrays_[norm_ih].is_none();
+    if (cell_.P > 0 && cell_.zoneout_h != 0) {
+      check_.value_error("zoneout_h is not 0; expected 0 with w_hr, projected states have no units to keep");
+    }
     const bool lstm = cell_.kind == CellKind::lstm;
     if (cell_.peephole && !lstm) check_.value_error("peephole is given; expected None, only lstm has them");
     if (cell_.layer_norm && cell_.kind == CellKind::rnn) check_.value_error("norm_ih is given; expected None for rnn");
@@ -162,45 +174,45 @@ class OptionWeights {
     }
   }
 
-  void read_mask(const py::dict& connections, const char* name, Index rows, Index columns,
-                 std::vector<unsigned char>& to) const {
-    if (!connections.contains(name)) return;
+  /// Null if everything is connected.
+  const unsigned char* mask(const py::dict& connections, const char* name, Index rows, Index columns) const {
+    if (!connections.contains(name)) return nullptr;
     const py::object object = connections[name];
     if (!py::isinstance<py::array_t<bool>>(object)) check_.type_error("connections has an array that is not bool");
     const py::array array = py::reinterpret_borrow<py::array>(object);
     if (array.ndim() != 2 || array.shape(0) != rows || array.shape(1) != columns || !is_dense<bool>(array)) {
       check_.value_error("connections has an array that is not dense or not of its weight's shape");
     }
-    const unsigned char* values = static_cast<const unsigned char*>(array.data());
-    to.assign(values, values + rows * columns);
+    return static_cast<const unsigned char*>(array.data());
+  }
+
+  /// For every instruction set: another one may be chosen while a call still runs.
+  Sparsities sparsities(const unsigned char* present, Index rows, Index columns) const {
+    Sparsities all;
+    for (const Index register_bytes : {16, 32, 64}) {
+      const Index lanes = register_bytes / static_cast<Index>(is_double_ ? sizeof(double) : sizeof(float));
+      all[lanes] = std::make_unique<const Sparsity>(present, rows, columns, lanes);
+    }
+    return all;
+  }
+
+  static Connections connections(const Sparsities& known, Index lanes) {
+    return known.empty() ? Connections{} : known.at(lanes)->connections();
   }
 
   template <class Real>
   SharedBuffer refresh(Pack& pack, OptionParameters<Real>& to,
                        Index (*size)(const OptionCell&, const OptionParameters<Real>&),
                        void (*write)(const OptionCell&, const OptionParameters<Real>&, Real*)) {
-    const std::lock_guard lock(mutex_);
     const auto at = [this](Parameter p) { return static_cast<const Real*>(pointers_[p]); };
     to = {at(w_ih),   at(w_hh),        at(b_ih), at(b_hh), at(w_hr), at(peephole), at(norm_ih), at(norm_hh),
           at(norm_c), at(norm_c_bias), {},       {},       {}};
     const Index lanes = option_kernels<Real>().lanes;
-    const Index own = cell_.splits_n() ? cell_.dims.H : 0;  // rows of n
-    to.ih = connections(mask_ih_, 0, cell_.M(), cell_.dims.I, lanes, sparse_ih_);
-    to.hh = connections(mask_hh_, 0, cell_.M() - own, cell_.K(), lanes, sparse_hh_);
-    if (own > 0) to.hn = connections(mask_hh_, cell_.M() - own, own, cell_.K(), lanes, sparse_hn_);
+    to.ih = connections(sparse_ih_, lanes);
+    to.hh = connections(sparse_hh_, lanes);
+    to.hn = connections(sparse_hn_, lanes);
     return pack.refresh<Real>(
         version_.load(), [&] { return size(cell_, to); }, [&](Real* packed) { write(cell_, to, packed); });
-  }
-
-  /// Kept for every width of registers, since a call may still use an earlier one.
-  static Connections connections(const std::vector<unsigned char>& mask, Index first, Index rows, Index columns,
-                                 Index lanes, std::map<Index, std::unique_ptr<Sparsity>>& known) {
-    if (mask.empty()) return {};
-    std::unique_ptr<Sparsity>& sparsity = known[lanes];
-    if (sparsity == nullptr) {
-      sparsity = std::make_unique<Sparsity>(mask.data() + first * columns, rows, columns, lanes);
-    }
-    return sparsity->connections();
   }
 
   Checker check_;
@@ -208,11 +220,9 @@ class OptionWeights {
   bool is_double_ = false;
   std::array<py::object, kParameters> arrays_;
   const void* pointers_[kParameters] = {};
-  std::vector<unsigned char> mask_ih_, mask_hh_;
-  std::mutex mutex_;
   std::atomic<unsigned> version_ = 1;
   Pack forward_, backward_;
-  std::map<Index, std::unique_ptr<Sparsity>> sparse_ih_, sparse_hh_, sparse_hn_;
+  Sparsities sparse_ih_, sparse_hh_, sparse_hn_;
 };
 
 struct MaskInputs {

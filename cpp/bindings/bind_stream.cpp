@@ -92,9 +92,16 @@ class Stream {
 
   template <class Real>
   py::tuple state_of() const {
-    const auto copy = [this](const Buffer& buffer) { return py::array_t<Real>({dims_.N, dims_.H}, buffer.as<Real>()); };
-    if (!weights_.kernels<Real>().has_cell_state) return py::make_tuple(copy(*h_));
-    return py::make_tuple(copy(*h_), copy(*c_));
+    const bool has_c = weights_.kernels<Real>().has_cell_state;
+    py::array_t<Real> h({dims_.N, dims_.H});
+    py::array_t<Real> c({has_c ? dims_.N : 0, dims_.H});
+    {
+      const std::lock_guard lock(mutex_);
+      std::memcpy(h.mutable_data(), h_->as<Real>(), static_cast<std::size_t>(h.nbytes()));
+      if (has_c) std::memcpy(c.mutable_data(), c_->as<Real>(), static_cast<std::size_t>(c.nbytes()));
+    }
+    if (!has_c) return py::make_tuple(std::move(h));
+    return py::make_tuple(std::move(h), std::move(c));
   }
 
   template <class Real>
@@ -108,6 +115,7 @@ class Stream {
     const py::array h = check_.shaped<Real>("h", h_in, {dims_.N, dims_.H}, "(N, H)", origin);
     py::array c;
     if (has_c) c = check_.shaped<Real>("c", c_in, {dims_.N, dims_.H}, "(N, H)", origin);
+    const std::lock_guard lock(mutex_);
     std::memcpy(h_->as<Real>(), h.data(), bytes);
     if (has_c) std::memcpy(c_->as<Real>(), c.data(), bytes);
   }
@@ -115,7 +123,7 @@ class Stream {
   Weights& weights_;  // kept alive by the binding
   Checker check_;
   Dims dims_{};
-  std::mutex mutex_;
+  mutable std::mutex mutex_;  // of the buffers; Python objects are made without it
   std::unique_ptr<Buffer> h_;  // (2, N, H): slot 0 holds the state between steps
   std::unique_ptr<Buffer> c_;  // (N, H)
   std::unique_ptr<Buffer> work_;

@@ -18,25 +18,32 @@ namespace rnnfast::bindings {
 
 using SharedBuffer = std::shared_ptr<const Buffer>;
 
-/// A packed copy of parameters, written anew only when they or the instruction set have changed. Whoever calls holds a
-/// lock on it.
+/// A packed copy of parameters, written anew only when they or the instruction set have changed. A copy that a call
+/// holds is never written to.
 class Pack {
  public:
   /// size() gives the elements of the copy, write(to) makes it.
   template <class Real, class Size, class Write>
   SharedBuffer refresh(unsigned version, const Size& size, const Write& write) {
+    // Nobody waits for the lock: a process that was forked while another thread had it would wait for ever. Who does
+    // not get it makes a copy of its own.
+    const std::unique_lock lock(mutex_, std::try_to_lock);
     const Isa isa = active_isa();
-    if (buffer_ == nullptr || version_ != version || isa_ != isa) {
-      const std::size_t bytes = static_cast<std::size_t>(size()) * sizeof(Real);
-      if (buffer_ == nullptr || buffer_->bytes() != bytes) buffer_ = std::make_shared<Buffer>(bytes);
-      write(buffer_->template as<Real>());
+    if (lock && buffer_ != nullptr && version_ == version && isa_ == isa) return buffer_;
+    const std::size_t bytes = static_cast<std::size_t>(size()) * sizeof(Real);
+    const bool is_free = lock && buffer_.use_count() == 1 && buffer_->bytes() == bytes;
+    const std::shared_ptr<Buffer> copy = is_free ? buffer_ : std::make_shared<Buffer>(bytes);
+    write(copy->template as<Real>());
+    if (lock) {
+      buffer_ = copy;
       version_ = version;
       isa_ = isa;
     }
-    return buffer_;
+    return copy;
   }
 
  private:
+  std::mutex mutex_;
   std::shared_ptr<Buffer> buffer_;
   unsigned version_ = 0;
   Isa isa_ = Isa::baseline;
@@ -58,8 +65,8 @@ class Weights {
 
   void invalidate() { version_.fetch_add(1); }
 
-  /// Packed weights of the instruction set in use. Call without the GIL: packing may take a while, and another
-  /// thread may be waiting for the same. The buffer stays valid for as long as the caller holds it.
+  /// Packed weights of the instruction set in use. Call without the GIL: packing may take a while. The buffer stays
+  /// as it is for as long as the caller holds it.
   template <class Real>
   SharedBuffer forward_pack(Team& team);
   template <class Real>
@@ -101,7 +108,6 @@ class Weights {
   py::object w_ih_, w_hh_, b_ih_, b_hh_;
   // Addresses, so that packing needs no Python object and hence no GIL.
   const void* pointers_[4] = {};
-  std::mutex mutex_;
   std::atomic<unsigned> version_ = 1;
   Pack forward_;
   Pack backward_;
@@ -112,7 +118,6 @@ class Weights {
 template <class Real>
 SharedBuffer Weights::refresh(Pack& pack, Index (*size)(LayerDims),
                               void (*write)(LayerDims, const Parameters<Real>&, Real*, Team&), Team& team) {
-  const std::lock_guard lock(mutex_);
   return pack.refresh<Real>(
       version_.load(), [&] { return size(dims_); }, [&](Real* to) { write(dims_, parameters<Real>(), to, team); });
 }

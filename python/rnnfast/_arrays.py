@@ -43,7 +43,8 @@ def is_exactly(value: Any, dtype: np.dtype[Any], axes: int | None = None) -> Typ
         type(value) is np.ndarray
         and value.dtype == dtype
         and (axes is None or value.ndim == axes)
-        and value.flags.carray
+        and value.flags.c_contiguous
+        and value.flags.aligned
     )
 
 

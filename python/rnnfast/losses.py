@@ -232,7 +232,7 @@ class CrossEntropy(Loss):
                     f"{who}{list(at)} is {array[at]}; expected a class number 0..{classes - 1}, "
                     f"from the prediction's last axis of {classes}"
                 )
-        return np.ascontiguousarray(array, dtype=np.intp)
+        return np.require(array, np.intp, "C")  # ascontiguousarray would give a single number an axis
 
     def weights(self, target: Array, weight: Array | None) -> Array | None:
         if self.ignore_index is not None:
@@ -254,7 +254,7 @@ class CrossEntropy(Loss):
             if total == 0:
                 derivative[...] = 0
                 return 0.0, derivative
-        logits = prediction.reshape(-1, prediction.shape[-1])
+        logits = np.ascontiguousarray(prediction).reshape(-1, prediction.shape[-1])
         of_rows = derivative.reshape(logits.shape)
         return _core.cross_entropy(logits, target.reshape(-1), weights, 1 / total, of_rows) / total, derivative
 

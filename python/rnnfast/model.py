@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class Sequential(Layer):
     layers : tuple of Layer
         They share their parameters with the model.
     parameters : Parameters
-        All of them in one buffer, named as in ``torch.nn.Sequential``: "0.weight_ih_l0", "2.bias".
+        Of all layers, whose buffers they stay in, named as in ``torch.nn.Sequential``: "0.weight_ih_l0", "2.bias".
     batch_first : bool or None
         Layout of sequences, None without recurrent layers.
     gives_sequence : bool
@@ -68,6 +68,12 @@ class Sequential(Layer):
 
     def config(self) -> dict[str, Any]:
         return {"layers": [{"type": type(layer).__name__, "config": layer.config()} for layer in self.layers]}
+
+    def _check_values(self, arrays: Mapping[str, Array], who: str) -> None:
+        for k, layer in enumerate(self.layers):
+            prefix = f"{k}."
+            own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            layer._check_values(own, f"{who}: layer {k}")
 
     def __repr__(self) -> str:
         lines = "".join(f"  {k}: {layer!r}\n" for k, layer in enumerate(self.layers))

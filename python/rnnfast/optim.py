@@ -107,6 +107,14 @@ class Optimizer:
         if not self._update(parameters, grad, state):
             raise NonFiniteError(f"{self._who()}: the step would make parameters NaN or infinite")
 
+    # Copies and pickles go on where this one is with the parameters that are copied or pickled along with it.
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_states": list(self._states.items())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _states=WeakKeyDictionary(state["_states"]))
+
     def options(self) -> dict[str, Any]:
         """The arguments that make this optimizer, ``lr`` as it is now."""
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}

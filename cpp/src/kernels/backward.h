@@ -16,6 +16,8 @@ class Backward {
   static Index work_size(const Dims& d, int threads) { return threads * WeightGrad<CellMath, Real>::work_size(d); }
 
   static void run(const Dims& d, const BackwardArgs<Real>& args, StepRange steps, Team& team) {
+    assert(0 <= steps.first && steps.first < steps.last && steps.last <= d.T);
+    assert(args.packed != nullptr || backward_runs_unpacked(d));
     if (args.packed == nullptr) {
       run_unpacked(d, args, team);
       return;

@@ -24,6 +24,8 @@ class Forward {
   }
 
   static void run(const Dims& d, const ForwardArgs<Real>& args, bool training, StepRange steps, Team& team) {
+    assert(0 <= steps.first && steps.first < steps.last && steps.last <= d.T);
+    assert(args.packed != nullptr || (training && forward_runs_unpacked(d)));
     if (args.packed == nullptr) {
       (rows_fill_lanes(d) ? run_transposed : run_unpacked)(d, args, team);
       return;

@@ -2,6 +2,7 @@
 // Softmax and cross-entropy, row by row while a row is in the first cache.
 #pragma once
 
+#include "kernels/row_sum.h"
 #include "rnnfast/loss.h"
 #include "simd/math.h"
 
@@ -33,8 +34,6 @@ RNNFAST_INLINE Real largest(const Real* row, Index count) {
 template <class Real>
 inline double cross_entropy(const Real* logits, const Index* target, const double* weights, double factor,
                             Real* derivative, Index rows, Index classes) {
-  // As many partial sums as the widest register has lanes, so that the bits are the same for narrower ones.
-  constexpr int kSums = 64 / static_cast<int>(sizeof(Real)) / kLanes<Real>;
   double loss = 0;
   for (Index m = 0; m < rows; ++m) {
     const Real* row = logits + m * classes;
@@ -45,19 +44,14 @@ inline double cross_entropy(const Real* logits, const Index* target, const doubl
       continue;
     }
     const Real most = largest(row, classes);
-    Vec<Real> sums[kSums]{};
-    int turn = 0;
+    RowSum<Real> sum;
     for (Index at = 0; at < classes; at += kLanes<Real>) {
       const Index width = classes - at;
       store_lanes(d + at, exp_of_negative<Real>(load_lanes(row + at, width) - splat(most)), width);
       // Read again: the padding of a register counts as 0.
-      sums[turn] = sums[turn] + load_lanes(d + at, width);
-      turn = (turn + 1) % kSums;
+      sum.at(at) = sum.at(at) + load_lanes(d + at, width);
     }
-    double total = 0;
-    for (const Vec<Real>& sum : sums) {
-      for (int j = 0; j < kLanes<Real>; ++j) total += static_cast<double>(sum[j]);
-    }
+    const double total = sum.template total<double>();
     loss += weight * (__builtin_log(total) - (static_cast<double>(row[target[m]]) - static_cast<double>(most)));
     const Vec<Real> share = splat(static_cast<Real>(factor * weight / total));
     for (Index at = 0; at < classes; at += kLanes<Real>) {

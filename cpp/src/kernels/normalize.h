@@ -3,17 +3,11 @@
 #pragma once
 
 #include "kernels/pack.h"
+#include "kernels/row_sum.h"
 
 namespace rnnfast::RNNFAST_ISA {
 
 inline constexpr double kNormEpsilon = 1e-5;
-
-template <class Real>
-RNNFAST_INLINE Real sum_of_lanes(Vec<Real> v) {
-  Real sum = v[0];
-  for (int j = 1; j < kLanes<Real>; ++j) sum += v[j];
-  return sum;
-}
 
 template <class Real>
 struct Moments {
@@ -27,19 +21,19 @@ template <class Real>
 inline Moments<Real> moments_of(const Real* a, Index count) {
   constexpr int L = kLanes<Real>;
   const Real share = Real(1) / static_cast<Real>(count);
-  Vec<Real> sum{};
-  for (Index j = 0; j < count; j += L) sum = sum + load_lanes(a + j, lanes_left<Real>(j, count));
-  const Real mean = sum_of_lanes<Real>(sum) * share;
-  Vec<Real> squares{};
+  RowSum<Real> sum;
+  for (Index j = 0; j < count; j += L) sum.at(j) = sum.at(j) + load_lanes(a + j, lanes_left<Real>(j, count));
+  const Real mean = sum.total() * share;
+  RowSum<Real> squares;
   for (Index j = 0; j < count; j += L) {
     const Index width = lanes_left<Real>(j, count);
     Vec<Real> distance = load_lanes(a + j, width) - splat(mean);
     if (width < L) {
       for (Index lane = width; lane < L; ++lane) distance[lane] = 0;
     }
-    squares = fma(distance, distance, squares);
+    squares.at(j) = fma(distance, distance, squares.at(j));
   }
-  const Real variance = sum_of_lanes<Real>(squares) * share;
+  const Real variance = squares.total() * share;
   return {mean, static_cast<Real>(1 / __builtin_sqrt(static_cast<double>(variance) + kNormEpsilon))};
 }
 
@@ -60,16 +54,16 @@ template <class Real>
 inline void normalization_gradient(const Real* normalized, const Real* gain, Real scale, Real* d, Index count) {
   constexpr int L = kLanes<Real>;
   const Real share = Real(1) / static_cast<Real>(count);
-  Vec<Real> sum{};
-  Vec<Real> product{};
+  RowSum<Real> sum;
+  RowSum<Real> product;
   for (Index j = 0; j < count; j += L) {
     const Index width = lanes_left<Real>(j, count);
     const Vec<Real> inner = load_lanes(d + j, width) * load_lanes(gain + j, width);
-    sum = sum + inner;
-    product = fma(inner, load_lanes(normalized + j, width), product);
+    sum.at(j) = sum.at(j) + inner;
+    product.at(j) = fma(inner, load_lanes(normalized + j, width), product.at(j));
   }
-  const Vec<Real> mean = splat(sum_of_lanes<Real>(sum) * share);
-  const Vec<Real> along = splat(sum_of_lanes<Real>(product) * share);
+  const Vec<Real> mean = splat(sum.total() * share);
+  const Vec<Real> along = splat(product.total() * share);
   for (Index j = 0; j < count; j += L) {
     const Index width = lanes_left<Real>(j, count);
     const Vec<Real> inner = load_lanes(d + j, width) * load_lanes(gain + j, width);

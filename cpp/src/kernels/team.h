@@ -9,6 +9,7 @@ namespace rnnfast::RNNFAST_ISA {
 
 /// The part of [0, count) that falls to `member` of `members`: contiguous, all parts nearly equal.
 RNNFAST_INLINE Range share(Index count, int member, int members) {
+  assert(0 <= member && member < members);
   return {count * member / members, count * (member + 1) / members};
 }
 

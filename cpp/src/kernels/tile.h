@@ -8,6 +8,8 @@
 // where in the batch it stands, nor on the number of threads.
 #pragma once
 
+#include <cassert>
+
 #include "simd/vec.h"
 
 namespace rnnfast::RNNFAST_ISA {
@@ -66,6 +68,7 @@ struct alignas(64) Accumulators {
 
   /// Row r, block u of a tile whose accumulators have `planes` vectors each.
   RNNFAST_INLINE Real* at(const TileRange& tile, Index r, Index u, int planes) {
+    assert((r * tile.blocks + u + 1) * planes * kLanes<Real> <= kSize);
     return data + (r * tile.blocks + u) * planes * kLanes<Real>;
   }
 };
@@ -206,6 +209,7 @@ struct Tiles {
     if constexpr (R > 1) {
       if (rows < R) return get<R - 1>(rows, U);
     }
+    assert(rows == R && (U == 1 || U <= blocks_at_once(R, P)));
     return blocks<R>(U);
   }
 };

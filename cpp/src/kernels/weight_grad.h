@@ -50,6 +50,7 @@ class WeightGrad {
   static Index columns(const Dims& d) { return d.I + d.H; }
 
   void add_piece(Index first_row, Index rows, Range gates) const {
+    assert(0 < rows && rows <= kPieceRows);
     const Index row_size = CellMath::kPlanes * d.H;
     const Real* da = args.gates + first_row * row_size;
     if (args.db_ih != nullptr) add_bias(da, rows, gates);

@@ -36,8 +36,9 @@ _DTYPES = {
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
-# About 10 000 tensors. The format allows 100 MB, which would cost a gigabyte of memory to parse.
-_MAX_HEADER = 1 << 20
+# About 100 000 tensors, or the connections of 8000 units. The format allows 100 MB, which would cost a gigabyte of
+# memory to parse.
+_MAX_HEADER = 12 << 20
 _MAX_AXES = 8
 
 

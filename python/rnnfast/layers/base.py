@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -244,7 +245,7 @@ class Layer:
         self.dtype = float_dtype(dtype, f"{type(self).__name__}: dtype")
         self.parameters = Parameters(shapes, self.dtype)
 
-    def initialise(self, bound: float, seed: Any) -> None:
+    def _draw_uniform(self, bound: float, seed: Any) -> None:
         """Draw every parameter from U(-bound, bound)."""
         self.parameters.flat[...] = self.generator(seed).uniform(-bound, bound, self.parameters.size)
         self.parameters.changed()
@@ -327,6 +328,11 @@ class Layer:
 
     def _check_values(self, arrays: Mapping[str, Array], who: str) -> None:
         """ValueError naming ``who`` if parameters of the right names and shapes have values that cannot be."""
+
+    # A shallow copy would share parameters whose kernels only one of the two could tell of changes.
+
+    def __copy__(self) -> Layer:
+        return copy.deepcopy(self)
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())

@@ -68,7 +68,7 @@ class Dense(Layer):
             shapes["bias"] = (self.out_features,)
         super().__init__(dtype, shapes)
         bound = self.in_features**-0.5
-        self.initialise(bound, seed)
+        self._draw_uniform(bound, seed)
 
     def config(self) -> dict[str, Any]:
         return {

@@ -84,7 +84,7 @@ class RecurrentLayer(Layer):
         self.mask_ih, self.mask_hh = self._connections(mask_ih, mask_hh)
 
         super().__init__(dtype, self._shapes())
-        self.initialise(1.0 / math.sqrt(self.hidden_size), seed)
+        self._draw_uniform(1.0 / math.sqrt(self.hidden_size), seed)
         # Random masks outside `fit`: a generator for each call, so that calls from several threads do not disturb
         # each other.
         self._entropy = int(np.random.default_rng(seed).integers(2**63)) if seed is not None else None
@@ -428,6 +428,7 @@ class RecurrentLayer(Layer):
         tape = Tape(self, "T N")
         if self._direct is not None and run.lengths is None and run.carry is None:
             tape._learned = self.learn_initial_state
+            x = np.ascontiguousarray(x)
             return self._trace_directly(self._direct, x, tape, *self._initial(0, x.shape[1], None)), tape
         return self._run_in_model(x, run, tape), tape
 
@@ -530,7 +531,7 @@ class RecurrentLayer(Layer):
                 masks = NO_MASKS if tape is None else self._masks_of(tape, part.suffix, way)
                 c_rows = None if c0 is None else way.initial(c0)
                 calls.append(ForwardCall(way, x, way.initial(h0), c_rows, masks))
-            if spacing is None or not steps * batch:
+            if spacing is None or not both[0].steps * batch:
                 traces = forward_together(parts, calls, tape is not None)
                 last_c = [trace.c for trace in traces]
             else:
@@ -554,7 +555,7 @@ class RecurrentLayer(Layer):
             if dropout is not None:
                 x = x * dropout
         if self._read_out is not None:
-            x = x[..., self._read_out]
+            x = x.take(self._read_out, axis=-1)
         return x, h_n, c_n
 
     def _groups(self, both: Sequence[Way], masks: Mapping[str, Array], spacing: int | None) -> list[list[int]]:
