@@ -317,6 +317,7 @@ def bad_streams() -> Iterator[Bad]:
 def bad_thread_counts() -> Iterator[Bad]:
     wrong: list[Any] = [*range(-40, 1), 10**6, 10**9, 2**31, 2**32, 2**63, 2**64, -(2**63), 10**30]
     wrong += [
+        True,
         1.0,
         1.5,
         float("nan"),

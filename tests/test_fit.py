@@ -737,6 +737,16 @@ def lstm(**options):
             "Sequential: dtype of the layers is {0: 'float32', 2: 'float64'}; expected the same for all",
         ),
         (
+            lambda: rf.Sequential(rf.GRU(3, 4, bidirectional=True), rf.Dropout(0.1), rf.Last(), rf.Dense(4, 1)),
+            ValueError,
+            "Sequential: layers[3], Dense, takes 4 numbers a step; layers[2], Last, gives 8",
+        ),
+        (
+            lambda: rf.Sequential(rf.FRNN(3, 9, outputs=[0, 1]), rf.LSTM(9, 4)),
+            ValueError,
+            "Sequential: layers[1], LSTM, takes 9 numbers a step; layers[0], FRNN, gives 2",
+        ),
+        (
             lambda: rf.Sequential(rf.Dense(3, 3), rf.Last()),
             ValueError,
             "Sequential: layers[1], Last, needs a sequence; expected a recurrent layer before it",

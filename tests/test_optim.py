@@ -394,16 +394,18 @@ def test_kernels_touch_what_they_are_given(size, isa, dtype, rng):
 
 @by_size
 def test_step_touches_what_it_is_given(size, isa, dtype, rng):
-    numbers = rng.standard_normal((5, size)).astype(dtype)
-    numbers[4] **= 2
-    (p, p_whole), (g, g_whole), (before, before_whole), (m, m_whole), (v, v_whole) = map(guarded, numbers)
+    numbers = rng.standard_normal((4, size)).astype(dtype)
+    numbers[3] **= 2
+    (p, p_whole), (g, g_whole), (m, m_whole), (v, v_whole) = map(guarded, numbers)
+    before, before_whole = guarded(np.empty(3 * size, dtype))
+    before = before.reshape(3, size)
     assert _core.optimizer_step(
         rule="adam", parameters=[p], grad=g, before=before, buffers=[m, v], lr=0.1, beta1=0.9, beta2=0.5, eps=0.1
     )
-    want_m = numbers[3] + dtype.type(0.1) * (numbers[1] - numbers[3])
-    want_v = (numbers[4] + numbers[1] ** 2) / 2
+    want_m = numbers[2] + dtype.type(0.1) * (numbers[1] - numbers[2])
+    want_v = (numbers[3] + numbers[1] ** 2) / 2
     eps = 4 * np.finfo(dtype).eps
-    assert_same_bits(before, numbers[0], "before")
+    assert_same_bits(before, numbers[[0, 2, 3]], "before")
     assert_same_bits(g, numbers[1], "gradient")
     assert_close(m, want_m, eps, "m")
     assert_close(v, want_v, eps, "v")
@@ -421,16 +423,45 @@ def test_a_bad_number_is_found_wherever_it_stands(bad, size, isa, dtype):
         assert not _core.all_finite(x)
         assert not math.isfinite(_core.norm(x))
         p = np.zeros(size, dtype)
-        step = {"parameters": [p], "grad": x, "before": np.empty(size, dtype), "buffers": []}
+        step = {"parameters": [p], "grad": x, "before": np.empty((1, size), dtype), "buffers": []}
         assert not _core.optimizer_step(rule="sgd", lr=1.0, **step)
         assert not p.any()
         x[at] = 1
 
 
+REMEMBERS = {
+    "momentum": lambda: rf.SGD(0.1, momentum=0.9),
+    "rmsprop": lambda: rf.RMSprop(0.1, momentum=0.9, centered=True),
+    "adam": lambda: rf.Adam(0.1),
+    "ones-own": lambda: OnesOwn(0.1, 0.25),
+}
+
+
+@pytest.mark.parametrize("make", REMEMBERS.values(), ids=REMEMBERS)
+def test_a_refused_step_leaves_what_the_optimizer_remembers(make, rng):
+    """After it the optimizer goes on as one that was never asked for that step."""
+    one, other = ((rf.Sequential(rf.Dense(20, 2, seed=1), rf.Dense(2, 1, seed=2)), make()) for _ in range(2))
+    gradients = rng.standard_normal((3, one[0].parameters.size)).astype(np.float32)
+    for model, optimizer in (one, other):
+        optimizer.step(model, gradients[0])
+    model, optimizer = one
+    optimizer.lr, lr = math.inf, optimizer.lr
+    with pytest.raises(rf.NonFiniteError):
+        optimizer.step(model, gradients[1])
+    optimizer.lr = lr
+    for model, optimizer in (one, other):
+        optimizer.step(model, gradients[2])
+    assert_same_bits(one[0].parameters.flat, other[0].parameters.flat, "parameters")
+    remembered = [optimizer.state(model) for model, optimizer in (one, other)]
+    assert remembered[0].step == remembered[1].step == 2
+    for name, buffer in remembered[0].buffers.items():
+        assert_same_bits(buffer, remembered[1].buffers[name], name)
+
+
 def test_padding_of_a_register_is_no_parameter(isa, dtype):
     """Without eps, Adam on what is no parameter would be 0 / 0."""
     p, g, v = np.ones((3, 3), dtype)
-    step = {"parameters": [p], "grad": g, "before": np.empty_like(p), "buffers": [np.zeros_like(p), v]}
+    step = {"parameters": [p], "grad": g, "before": np.empty((3, 3), dtype), "buffers": [np.zeros_like(p), v]}
     assert _core.optimizer_step(rule="adam", lr=0.5, beta1=0, beta2=0, **step)
     assert_same_bits(p, np.full(3, 0.5, dtype), "parameters")
 
@@ -502,9 +533,9 @@ SHARED = np.zeros(4)
             "optimizer_step: buffers shares memory",
         ),
         (
-            lambda a: _core.optimizer_step(**a | {"before": np.zeros(5)}),
+            lambda a: _core.optimizer_step(**a | {"before": np.zeros((3, 5))}),
             ValueError,
-            "optimizer_step: before has shape (5,); expected (size,) = (4,), the size of grad",
+            "optimizer_step: before has shape (3, 5); expected (1 + buffers, size) = (3, 4), from rule, and the size of grad",
         ),
         (lambda a: _core.norm(np.zeros((2, 2))), ValueError, "norm: x has shape (2, 2); expected (size,)"),
         (lambda a: _core.all_finite([1.0]), TypeError, "all_finite: x is list; expected an array"),
@@ -529,7 +560,7 @@ SHARED = np.zeros(4)
     ],
 )
 def test_arguments_of_kernels(call, error, message):
-    arrays = {"parameters": [np.ones(4)], "grad": np.ones(4), "before": np.ones(4), "buffers": [np.ones(4), np.ones(4)]}
+    arrays = {"parameters": [np.ones(4)], "grad": np.ones(4), "before": np.ones((3, 4)), "buffers": [np.ones(4), np.ones(4)]}
     with pytest.raises(error) as caught:
         call({"rule": "adam", "lr": 1.0} | arrays)
     assert str(caught.value).startswith(message)

@@ -518,6 +518,8 @@ BAD = [
     ("rnn", {"activations": (("ScaledTanh", 0.0, 1.0),)}, "activations"),
     ("lstm", {"zoneout": 0.3, "proj_size": 2}, "zoneout"),
     ("rnn", {"activations": 3}, "activations"),
+    ("rnn", {"activations": ("Tanh",), "nonlinearity": "relu"}, "nonlinearity"),
+    ("lstm", {"dtype": None}, "dtype"),
     ("rnn", {"activations": (None,)}, "activations"),
     ("rnn", {"mask_hh": np.ones((H, H + 1), bool)}, "mask_hh"),
     ("rnn", {"mask_ih": np.ones((H, I))}, "mask_ih"),

@@ -274,10 +274,13 @@ def test_copies_pickles_and_files_keep_the_structure(spec, dtype, rng, tmp_path)
     inputs = cast(inputs, dtype)
     layer = layer_of(spec, inputs, dtype)
     want = infer(layer, spec, inputs)
+    lengths = rng.integers(0, T + 1, N)
+    ragged = layer(inputs["x"], lengths=lengths)[0]
     rf.Sequential(layer).save(tmp_path / "model.safetensors")
     loaded = rf.load(tmp_path / "model.safetensors").layers[0]
     for other in (copy.copy(layer), copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), loaded):
         assert_all_same_bits(infer(other, spec, inputs), want)
+        assert_same_bits(other(inputs["x"], lengths=lengths)[0], ragged, "y of a ragged batch")
         # What happens to one does not reach the other.
         other.load_state_dict({name: 0 * value for name, value in other.state_dict().items()})
         assert_all_same_bits(infer(layer, spec, inputs), want)

@@ -223,6 +223,14 @@ def test_sample_weights_of_whole_numbers_are_repetitions(batch_first, x, y, labe
         assert value == pytest.approx(want, rel=ROUNDING)
 
 
+@by_layout
+def test_sample_weights_in_batches_of_one(batch_first, x, labels):
+    shown = layout(x, batch_first), layout(labels, batch_first), "cross_entropy"
+    want = trained(every_step(batch_first=batch_first), *shown, batch_size=1)
+    got = trained(every_step(batch_first=batch_first), *shown, batch_size=1, sample_weight=np.ones(N))
+    assert_same_training(got, want, ROUNDING)
+
+
 def test_sample_weights_with_lengths(x, labels):
     times = np.array([1, 2, 0, 3, 1, 1, 2, 1, 0, 1, 1, 2])
     repeated = np.repeat(x, times, axis=1), np.repeat(labels, times, axis=1)

@@ -31,7 +31,7 @@ struct Scalars {
   double lr, decay, keep, momentum, beta1, beta2, eps, root_correction;
 };
 
-/// Steps every one of `parameters`; if one of them would not be finite, none of them changes.
+/// Steps every one of `parameters`; if one of them would not be finite, neither they nor the buffers change.
 template <class Real>
 bool step_all(Rule rule, const py::list& parameters, const py::object& grad, const py::object& before,
               const py::list& buffers, const Scalars& s) {
@@ -39,9 +39,10 @@ bool step_all(Rule rule, const py::list& parameters, const py::object& grad, con
   const py::array g = vector<Real>(check, "grad", grad);
   const Index size = g.size();
   const char* origin = "the size of grad";
-  py::array old = check.shaped<Real>("before", before, {size}, "(size,)", origin);
-  check.writeable("before", old, {&g});
   const int wanted = kRuleBuffers[static_cast<int>(rule)];
+  py::array old =
+      check.shaped<Real>("before", before, {1 + wanted, size}, "(1 + buffers, size)", "from rule, and the size of grad");
+  check.writeable("before", old, {&g});
   if (static_cast<int>(buffers.size()) != wanted) {
     check.value_error("buffers has " + std::to_string(buffers.size()) + " arrays; expected " + std::to_string(wanted) +
                       ", from rule");
@@ -82,6 +83,9 @@ bool step_all(Rule rule, const py::list& parameters, const py::object& grad, con
   Real* const saved = data<Real>(old);
   Real* memory[kMaxBuffers] = {};
   for (int k = 0; k < wanted; ++k) memory[k] = data<Real>(held[k]);
+  const auto take_back = [](Real* to, const Real* from, Index count) {
+    if (count > 0) std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(Real));
+  };
 
   const WithoutGil unlocked;
   bool finite = true;
@@ -90,18 +94,21 @@ bool step_all(Rule rule, const py::list& parameters, const py::object& grad, con
     step.count = parts[k].size();
     step.g = data<Real>(g) + start;
     step.p = values[k];
-    step.before = saved + start;
-    for (int b = 0; b < wanted; ++b) step.buffers[b] = memory[b] + start;
+    step.before[0] = saved + start;
+    for (int b = 0; b < wanted; ++b) {
+      step.buffers[b] = memory[b] + start;
+      step.before[1 + b] = saved + (1 + b) * size + start;
+    }
     finite = optimizer_step(rule, step) && finite;
     start += step.count;
   }
   if (!finite) {
     start = 0;
     for (std::size_t k = 0; k < values.size(); ++k) {
-      const Index count = parts[k].size();
-      if (count > 0) std::memcpy(values[k], saved + start, static_cast<std::size_t>(count) * sizeof(Real));
-      start += count;
+      take_back(values[k], saved + start, parts[k].size());
+      start += parts[k].size();
     }
+    for (int b = 0; b < wanted; ++b) take_back(memory[b], saved + (1 + b) * size, size);
   }
   return finite;
 }

@@ -24,7 +24,7 @@ void copy_rows_into(const py::array& out, const py::array& source, const py::obj
   const Checker check("copy_rows");
   py::array to = rows_of(check, "out", out);
   const py::array from = rows_of(check, "source", source);
-  if (!to.dtype().is(from.dtype()) || to.dtype().has_fields() || to.dtype().kind() == 'O') {
+  if (!to.dtype().equal(from.dtype()) || to.dtype().has_fields() || to.dtype().kind() == 'O') {
     check.type_error("out and source differ in dtype, or hold objects; expected numbers of one dtype");
   }
   if (to.shape(1) != from.shape(1)) {

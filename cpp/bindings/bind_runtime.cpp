@@ -14,11 +14,7 @@ namespace {
 
 using namespace py::literals;
 
-void check_thread_count(const std::string& who, long count) {
-  if (count < 1 || count > kMaxThreads) {
-    throw py::value_error(who + " is " + std::to_string(count) + "; expected 1 to " + std::to_string(kMaxThreads));
-  }
-}
+const std::string kExpectedThreads = "expected 1 to " + std::to_string(kMaxThreads);
 
 void use_isa(const std::string& name) {
   try {
@@ -43,7 +39,7 @@ void read_environment() {
         !digits.empty() && digits.size() <= 9 && digits.find_first_not_of("0123456789") == std::string::npos;
     const long count = valid ? std::stol(digits) : 0;
     if (count < 1 || count > kMaxThreads) {
-      throw py::import_error("RNNFAST_NUM_THREADS is '" + digits + "'; expected 1 to " + std::to_string(kMaxThreads));
+      throw py::import_error("RNNFAST_NUM_THREADS is '" + digits + "'; " + kExpectedThreads);
     }
     set_num_threads(static_cast<int>(count));
   }
@@ -72,11 +68,18 @@ void bind_runtime(py::module_& m) {
   m.def("get_num_threads", &num_threads);
   m.def(
       "set_num_threads",
-      [](long n) {
-        check_thread_count("set_num_threads: n", n);
-        set_num_threads(static_cast<int>(n));
+      [](const py::object& n) {
+        const std::string found = "set_num_threads: n is " + py::repr(n).cast<std::string>();
+        const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(n.ptr()));
+        if (!number || py::isinstance<py::bool_>(n)) {
+          PyErr_Clear();
+          throw py::type_error(found + "; expected a whole number");
+        }
+        const Index count = PyNumber_AsSsize_t(number.ptr(), nullptr);  // the nearest there is
+        if (count < 1 || count > kMaxThreads) throw py::value_error(found + "; " + kExpectedThreads);
+        set_num_threads(static_cast<int>(count));
       },
-      "n"_a.noconvert());
+      "n"_a);
   m.def("stop_threads", &stop_threads);
   m.def(
       "empty",

@@ -19,9 +19,11 @@ def is_torch_tensor(value: Any) -> bool:
 def float_dtype(dtype: Any, who: str) -> np.dtype[Any]:
     """``dtype`` as float32 or float64 in native byte order; TypeError naming ``who`` otherwise."""
     try:
-        found: np.dtype[Any] = np.dtype(dtype)
+        found: np.dtype[Any] | None = None if dtype is None else np.dtype(dtype)  # NumPy's None is float64
     except TypeError:
-        raise TypeError(f"{who} is {dtype!r}; expected 'float32' or 'float64'") from None
+        found = None
+    if found is None:
+        raise TypeError(f"{who} is {dtype!r}; expected 'float32' or 'float64'")
     if found not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise TypeError(f"{who} is {found}; expected 'float32' or 'float64'")
     return found

@@ -23,13 +23,16 @@ def integer(who: str, name: str, value: Any, low: int) -> int:
     return int(value)
 
 
-def number(who: str, name: str, value: Any, low: float, below: float = math.inf) -> float:
-    """``value`` if it is a number with ``low <= value < below``; TypeError or ValueError if not."""
+def number(
+    who: str, name: str, value: Any, low: float = -math.inf, below: float = math.inf, *, includes: bool = False
+) -> float:
+    """``value`` if it is a number with ``low <= value < below``, or ``<= below``; TypeError or ValueError if not."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{who}: {name} is {value!r}; expected a number")
-    if not low <= value < below:
-        raise ValueError(f"{who}: {name} is {value}; expected {low} <= {name} < {below}")
-    return float(value)
+    if low <= value < below or (includes and value == below):
+        return float(value)
+    wanted = f"{low} <= {name} {'<=' if includes else '<'} {below}" if low > -math.inf else "a finite number"
+    raise ValueError(f"{who}: {name} is {value}; expected {wanted}")
 
 
 def valid_lengths(who: str, lengths: Any, count: int, steps: int) -> Array:

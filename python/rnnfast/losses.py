@@ -249,7 +249,7 @@ class CrossEntropy(Loss):
         derivative: Array = np.empty(prediction.shape, prediction.dtype)
         total = float(target.size)
         if weights is not None:
-            weights = np.broadcast_to(weights, target.shape).reshape(-1).astype(np.float64, copy=False)
+            weights = np.ascontiguousarray(np.broadcast_to(weights, target.shape), np.float64).reshape(-1)
             total = float(weights.sum())
             if total == 0:
                 derivative[...] = 0

@@ -52,8 +52,9 @@ class Sequential(Layer):
     TypeError
         If an argument is no layer, or the layers' dtypes differ.
     ValueError
-        If there is no layer, one stands twice, recurrent layers disagree on ``batch_first``, or the sequence has
-        ended, or never begun, before a layer that needs one.
+        If there is no layer, one stands twice, a layer takes another number of inputs than the one before gives,
+        recurrent layers disagree on ``batch_first``, or the sequence has ended, or never begun, before a layer that
+        needs one.
     """
 
     def __init__(self, *layers: Layer) -> None:
@@ -61,6 +62,7 @@ class Sequential(Layer):
         self.layers = layers
         self.batch_first = _common_batch_first(layers)
         _check_time(layers)
+        _check_widths(layers)
         self.dtype = _common_dtype(layers)
         self.parameters = JoinedParameters({str(k): layer.parameters for k, layer in enumerate(layers)}, self.dtype)
         self.gives_sequence = self.batch_first is not None and not any(layer.reduces_time for layer in layers)
@@ -306,6 +308,8 @@ class Sequential(Layer):
             tbptt=None if tbptt is None else integer(who, "tbptt", tbptt, 1),
             stateful=stateful,
         )
+        if not isinstance(callbacks, Iterable):
+            raise TypeError(f"{who}: callbacks is {type(callbacks).__name__}; expected a list of callables")
         callbacks = list(callbacks)
         for callback in callbacks:
             if not callable(callback):
@@ -470,3 +474,14 @@ def _common_dtype(layers: Sequence[Layer]) -> np.dtype[Any]:
         names = {k: dtype.name for k, dtype in found.items()}
         raise TypeError(f"Sequential: dtype of the layers is {names}; expected the same for all")
     return next(iter(found.values()), np.dtype(np.float32))
+
+
+def _check_widths(layers: Sequence[Layer]) -> None:
+    width = None
+    for k, layer in enumerate(layers):
+        if width is not None and layer.takes not in (None, width):
+            raise ValueError(
+                f"Sequential: layers[{k}], {type(layer).__name__}, takes {layer.takes} numbers a step; "
+                f"layers[{k - 1}], {type(layers[k - 1]).__name__}, gives {width}"
+            )
+        width = layer.gives(width)

@@ -29,14 +29,17 @@ class State:
         Steps made.
     buffers : dict of str to ndarray, each of the shape of the flat parameters
         Momentum and the like, by the optimizer's names for them.
+    before : ndarray, shape (1 + len(buffers), size)
+        Memory for one step: the parameters and the buffers as they were.
     delta : ndarray, of the shape of the flat parameters
-        Memory for one step: what to subtract in `Optimizer._find_delta`, the parameters as they were in a kernel.
+        Memory for one step of `Optimizer._find_delta`: what to subtract.
     """
 
     def __init__(self, size: int, dtype: np.dtype[Any], names: tuple[str, ...]) -> None:
         self.step = 0
         self.buffers: dict[str, Array] = {name: np.zeros(size, dtype) for name in names}
-        self.delta: Array = np.empty(size, dtype)
+        self.before: Array = np.empty((1 + len(names), size), dtype)
+        self.delta: Array = self.before[0]
 
 
 class Optimizer:
@@ -94,7 +97,7 @@ class Optimizer:
         NonFiniteError
             If the gradient, or the step that follows from it, has a NaN or an infinity.
 
-            Whatever is raised, the parameters are unchanged.
+            Whatever is raised, the parameters and what the optimizer remembers are unchanged.
         """
         if not isinstance(target, Layer):
             raise TypeError(f"{self._who()}: target is {type(target).__name__}; expected a layer or a model")
@@ -105,6 +108,7 @@ class Optimizer:
         state = self.state(target)
         state.step += 1
         if not self._update(parameters, grad, state):
+            state.step -= 1
             raise NonFiniteError(f"{self._who()}: the step would make parameters NaN or infinite")
 
     # Copies and pickles go on where this one is with the parameters that are copied or pickled along with it.
@@ -129,11 +133,16 @@ class Optimizer:
         """Make the step unless it is not finite; whether it was."""
         if self.weight_decay:
             grad = grad + self.weight_decay * parameters.flat
+        for kept, buffer in zip(state.before[1:], state.buffers.values(), strict=True):
+            kept[...] = buffer
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             self._find_delta(grad, state)
         finite = _core.all_finite(state.delta)
         if finite:
             parameters.subtract(state.delta)
+        else:
+            for kept, buffer in zip(state.before[1:], state.buffers.values(), strict=True):
+                buffer[...] = kept
         return finite
 
     def _find_delta(self, g: Array, state: State) -> None:
@@ -168,7 +177,7 @@ class KernelOptimizer(Optimizer):
         flats = [part.flat for part in parameters.parts]
         # By position: names would take half of the time of a step of a small model.
         buffers = list(state.buffers.values())
-        finite = _core.optimizer_step(flats, grad, state.delta, buffers, *self._rule(state.step))
+        finite = _core.optimizer_step(flats, grad, state.before, buffers, *self._rule(state.step))
         parameters.changed()
         return finite
 

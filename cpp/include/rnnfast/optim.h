@@ -30,8 +30,8 @@ struct OptimizerStep {
   Index count;
   const Real* g;
   Real* p;
-  Real* before;  // out: p as it was, for the caller who has to take a step back
   Real* buffers[kMaxBuffers];
+  Real* before[1 + kMaxBuffers];  // out: p and the buffers as they were, for the caller who has to take a step back
   Real lr;
   Real decay;     // weight decay as a part of the gradient
   Real keep;      // 1 - lr * decoupled weight decay
@@ -43,7 +43,7 @@ struct OptimizerStep {
   Real root_correction;  // of adam: sqrt(1 - b2^t)
 };
 
-/// Whether all of the new parameters are finite; they are written either way.
+/// Whether all of the new parameters are finite; everything is written either way.
 template <class Real>
 bool optimizer_step(Rule rule, const OptimizerStep<Real>& step) noexcept;
 

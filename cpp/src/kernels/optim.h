@@ -100,13 +100,16 @@ inline bool update(const OptimizerStep<Real>& s) {
   for (Index at = 0; at < s.count; at += kLanes<Real>) {
     const Index width = s.count - at;
     Vec<Real> buffers[kMaxBuffers];
-    for (int k = 0; k < kBuffers; ++k) buffers[k] = load_lanes(s.buffers[k] + at, width);
+    for (int k = 0; k < kBuffers; ++k) {
+      buffers[k] = load_lanes(s.buffers[k] + at, width);
+      store_lanes(s.before[1 + k] + at, buffers[k], width);
+    }
     const Vec<Real> p = load_lanes(s.p + at, width);
     const Vec<Real> g = fma(splat(s.decay), p, load_lanes(s.g + at, width));
     const Vec<Real> d = RuleMath::template direction<Real>(g, buffers, s);
     const Vec<Real> next = fma(-splat(s.lr), d, splat(s.keep) * p);
     for (int k = 0; k < kBuffers; ++k) store_lanes(s.buffers[k] + at, buffers[k], width);
-    store_lanes(s.before + at, p, width);
+    store_lanes(s.before[0] + at, p, width);
     store_lanes(s.p + at, next, width);
     // The lanes of padding hold no parameters: with eps = 0 they would be 0 / 0.
     if (width >= kLanes<Real>) {

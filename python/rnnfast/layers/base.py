@@ -259,6 +259,15 @@ class Layer:
                 f"{type(self).__name__}: seed is {seed!r}; expected None, a whole number >= 0 or a numpy Generator"
             ) from None
 
+    @property
+    def takes(self) -> int | None:
+        """Numbers on the last axis of its input; None: any."""
+        return None
+
+    def gives(self, width: int | None) -> int | None:
+        """Numbers on the last axis of its output for an input that has ``width`` there; None: not known."""
+        return None
+
     def config(self) -> dict[str, Any]:
         """Arguments that construct a layer of the same shape (values that JSON can hold)."""
         raise NotImplementedError

@@ -70,6 +70,13 @@ class Dense(Layer):
         bound = self.in_features**-0.5
         self._draw_uniform(bound, seed)
 
+    @property
+    def takes(self) -> int:
+        return self.in_features
+
+    def gives(self, width: int | None) -> int:
+        return self.out_features
+
     def config(self) -> dict[str, Any]:
         return {
             "in_features": self.in_features,

@@ -36,6 +36,9 @@ class Dropout(Layer):
         self.p = number("Dropout", "p", p, 0, 1)
         super().__init__("float32", {})
 
+    def gives(self, width: int | None) -> int | None:
+        return width
+
     def config(self) -> dict[str, Any]:
         return {"p": self.p}
 

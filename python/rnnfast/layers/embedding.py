@@ -54,6 +54,9 @@ class Embedding(Layer):
         self.parameters["weight"][...] = generator.standard_normal((self.num_embeddings, self.embedding_dim))
         self.parameters.changed()
 
+    def gives(self, width: int | None) -> int:
+        return self.embedding_dim
+
     def config(self) -> dict[str, Any]:
         return {
             "num_embeddings": self.num_embeddings,

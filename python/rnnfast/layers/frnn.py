@@ -135,7 +135,7 @@ def _units(name: str, value: Any, units: int) -> Array | None:
     if value is None:
         return None
     array = as_array(value, f"FRNN: {name}")
-    if array.dtype.kind not in "iu" or array.ndim != 1:
+    if (array.size and array.dtype.kind not in "iu") or array.ndim != 1:
         raise TypeError(f"FRNN: {name} is {value!r}; expected a sequence of whole numbers")
     if not array.size or array.min() < 0 or array.max() >= units:
         raise ValueError(f"FRNN: {name} is {value!r}; expected numbers 0..{units - 1}, from units")

@@ -22,6 +22,9 @@ class Last(Layer):
     def __init__(self) -> None:
         super().__init__("float32", {})
 
+    def gives(self, width: int | None) -> int | None:
+        return width
+
     def config(self) -> dict[str, Any]:
         return {}
 

@@ -136,9 +136,10 @@ def parse_clip(who: str, clip: Any) -> float | None:
     """Bound of pre-activations, None for no bound."""
     if clip is None:
         return None
-    if number(who, "clip", clip, 0) == 0:
-        raise ValueError(f"{who}: clip is 0; expected None or a number above 0")
-    return float(clip)
+    bound = number(who, "clip", clip)
+    if bound <= 0:
+        raise ValueError(f"{who}: clip is {clip}; expected None or a number above 0")
+    return bound
 
 
 def parse_flag(who: str, name: str, value: Any) -> bool:

@@ -71,7 +71,7 @@ class RecurrentLayer(Layer):
         self.batch_first = parse_flag(name, "batch_first", batch_first)
         self.bidirectional = parse_flag(name, "bidirectional", bidirectional)
         self.learn_initial_state = parse_flag(name, "learn_initial_state", learn_initial_state)
-        self.dropout = number(name, "dropout", dropout, 0, math.nextafter(1, 2))
+        self.dropout = number(name, "dropout", dropout, 0, 1, includes=True)
         if self.dropout and self.num_layers == 1:
             warnings.warn(
                 f"{name}: dropout is {dropout} with num_layers 1; it acts between layers only, so it does nothing",
@@ -185,6 +185,13 @@ class RecurrentLayer(Layer):
         self.__dict__.update(state)
         self._calls = itertools.count()
         self._bind()
+
+    @property
+    def takes(self) -> int:
+        return self.input_size
+
+    def gives(self, width: int | None) -> int:
+        return self._directions * self._output_size if self._read_out is None else len(self._read_out)
 
     def config(self) -> dict[str, Any]:
         config: dict[str, Any] = {

@@ -98,6 +98,8 @@ class RNN(RecurrentLayer):
     ) -> None:
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"RNN: nonlinearity is {nonlinearity!r}; expected 'tanh' or 'relu'")
+        if nonlinearity != "tanh" and activations is not None:
+            raise ValueError(f"RNN: nonlinearity {nonlinearity!r} and activations are given; expected one of them")
         self.nonlinearity = nonlinearity
         super().__init__(
             f"rnn_{nonlinearity}",

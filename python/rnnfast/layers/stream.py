@@ -25,7 +25,7 @@ class Stream:
         self._layer = layer
         self._batch = batch
         self._parts: list[Any] = [
-            _OptionStream(part.kernels, batch, layer)
+            _OptionStream(part.kernels, batch, layer, layer.parameters[f"weight_ih_{part.suffix}"].shape[1])
             if isinstance(part.kernels, OptionKernels)
             else _core.Stream(part.kernels.weights, batch)
             for part in layer._parts
@@ -113,8 +113,9 @@ class _ReadOut:
 class _OptionStream:
     """A cell with options, step by step."""
 
-    def __init__(self, kernels: OptionKernels, batch: int, layer: RecurrentLayer) -> None:
+    def __init__(self, kernels: OptionKernels, batch: int, layer: RecurrentLayer, inputs: int) -> None:
         self._kernels = kernels
+        self._inputs = inputs
         self._dtype = layer.dtype
         self._shape = (batch, layer._output_size)
         self._h: Array = np.zeros(self._shape, layer.dtype)
@@ -124,8 +125,11 @@ class _OptionStream:
         if not isinstance(x_t, np.ndarray):
             raise TypeError(f"Stream: x_t is {type(x_t).__name__}; expected an array of {self._dtype}")
         x_t = as_float_array(x_t, self._dtype, "Stream: x_t")
-        if x_t.ndim != 2 or len(x_t) != self._shape[0]:
-            raise ValueError(f"Stream: x_t has shape {x_t.shape}; expected (N, I) with N = {self._shape[0]} from batch")
+        if x_t.shape != (self._shape[0], self._inputs):
+            raise ValueError(
+                f"Stream: x_t has shape {x_t.shape}; expected (N, I) = {(self._shape[0], self._inputs)}, N from batch, "
+                "I from the layer's input_size"
+            )
         _check_out(out, x_t, self._shape, self._dtype)
         h, c, _ = self._kernels.forward(x_t[None], self._h, self._c, None, False, NO_MASKS)
         self._h, self._c = h[1], c
