@@ -288,8 +288,8 @@ MUTANTS = (
     Mutant(
         "backward-dx-plane",
         BACKWARD,
-        "kPlanes + CellMath::kInputPlane) * d.H",
-        "kPlanes) * d.H",
+        "gradients[first_row + r] + CellMath::kInputPlane * d.H",
+        "gradients[first_row + r]",
         "GRU: dx is made of the recurrent products' gradients",
     ),
     Mutant(
@@ -617,9 +617,16 @@ MUTANTS = (
     Mutant(
         "step-not-taken-back",
         BIND_OPTIM,
-        "std::memcpy(values[k], saved + start, static_cast<std::size_t>(count) * sizeof(Real))",
-        "start += 0",
+        "take_back(values[k], saved + start, parts[k].size());",
+        "",
         "a step that is not finite leaves its parameters",
+    ),
+    Mutant(
+        "memory-not-taken-back",
+        BIND_OPTIM,
+        "take_back(memory[b], saved + (1 + b) * size, size);",
+        "static_cast<void>(b);",
+        "a step that is not finite leaves its momentum",
     ),
     Mutant(
         "step-judged-by-last-part",

@@ -581,7 +581,7 @@ def bad_private_forwards() -> Iterator[Bad]:
 
 
 def bad_private_backwards() -> Iterator[Bad]:
-    overwritten = ("gates", "dw_ih", "dw_hh", "db_ih", "db_hh")
+    overwritten = ("dw_ih", "dw_hh", "db_ih", "db_hh")
     for cell, private in PRIVATE.items():
         good = private.backward_arguments()
 
@@ -616,7 +616,7 @@ def overlapping_backwards() -> Iterator[Bad]:
     copied = ("dh_n", "dc_n")
     for cell, private in PRIVATE.items():
         good = private.backward_arguments()
-        written = [name for name in ("gates", "dw_ih", "dw_hh", "db_ih", "db_hh") if good[name] is not None]
+        written = [name for name in ("dw_ih", "dw_hh", "db_ih", "db_hh") if good[name] is not None]
         for first in written:
             for second in (
                 name for name, a in good.items() if isinstance(a, np.ndarray) and name not in (first, *copied)

@@ -18,7 +18,7 @@ by_cell = pytest.mark.parametrize("cell", CELLS)
 
 
 @by_cell
-@pytest.mark.parametrize("T, N", [(2, 300), (258, 1)])
+@pytest.mark.parametrize("T, N", [(2, 600), (514, 1)])
 def test_weight_gradients_of_more_rows_than_are_summed_at_once(cell, T, N, dtype, isa):
     """Steps of a batch so large that its rows alone are cut into pieces, the last of them not full; and a sequence so
     long that two rows, which are summed without packing, are left over."""
@@ -67,12 +67,12 @@ def test_a_call_long_enough_to_be_cut_for_signals_gives_the_bits_of_short_ones(c
 
 
 def test_a_long_backward_is_cut_where_sums_are_cut_anyway(rng):
-    """158 steps of this layer are as many as pass between two looks for Ctrl-C, and 256 rows are summed at once."""
-    T, N, I, H = 700, 1, 512, 512  # noqa: E741
+    """158 steps of this layer are as many as pass between two looks for Ctrl-C, and 512 rows are summed at once."""
+    T, N, I, H = 1400, 1, 512, 512  # noqa: E741
     inputs, upstream = random_problem(rng, "lstm", T, N, I, H, np.float32)
     layer, state = layer_with("lstm", inputs, np.float32), pack_state(inputs["h0"], inputs["c0"])
     whole = layer.backward(layer.forward(inputs["x"], state)[2], upstream["dy"])
-    pieces = layer.backward(layer.forward(inputs["x"], state, checkpoint=256)[2], upstream["dy"])
+    pieces = layer.backward(layer.forward(inputs["x"], state, checkpoint=512)[2], upstream["dy"])
     assert_same_bits(whole.flat, pieces.flat, "gradients of the parameters")
 
 

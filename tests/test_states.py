@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import tolerances
@@ -110,6 +112,21 @@ def test_states_shown_are_not_the_tape_s_to_change(spec, rng):
     for name, value in want.items():
         if value is not None:
             assert_same_bits(np.ascontiguousarray(got[name]), np.ascontiguousarray(value), name)
+
+
+@by_spec
+def test_states_and_gates_are_there_after_backward(spec, rng):
+    inputs = cast(random_inputs(rng, spec, T, N), np.float32)
+    layer = layer_of(spec, inputs, np.float32, seed=1)
+    _, tape = trace(layer, spec, inputs)
+    names = ("hidden_states", "cell_states", "gates")
+    want = [copy.deepcopy(getattr(tape, name)) for name in names]
+    differentiate(layer, spec, tape, cast(random_upstream(rng, spec, T, N), np.float32))
+    for name, value in zip(names, want, strict=True):
+        if value is None:
+            assert getattr(tape, name) is None
+        else:
+            assert_same_bits(np.ascontiguousarray(getattr(tape, name)), np.ascontiguousarray(value), name)
 
 
 @by_lstm

@@ -129,7 +129,6 @@ Backward<Real>::Backward(const Setup& setup)
     : forward_(setup),
       packed_(forward_.kernels_.backward_pack_size({setup.dims.I, setup.dims.H})),
       dy_(rows(setup.dims) * setup.dims.H, 8, 1),
-      gates_(rows(setup.dims) * std::max(Index{1}, forward_.kernels_.planes_per_unit) * setup.dims.H),
       dh_(setup.dims.N * setup.dims.H),
       dc_(setup.dims.N * setup.dims.H),
       dx_(forward_.x_.size()),
@@ -153,7 +152,6 @@ void Backward<Real>::pack() {
 
 template <class Real>
 void Backward<Real>::reset() {
-  std::copy_n(forward_.gates_.data(), forward_.gates_.size(), gates_.data());
   for (Array<Real>* array : {&dh_, &dc_, &dw_ih_, &dw_hh_, &db_ih_, &db_hh_}) {
     std::fill_n(array->data(), array->size(), Real(0));
   }
@@ -169,7 +167,7 @@ void Backward<Real>::run() {
                     .raw = nullptr,
                     .h = forward_.h_.data(),
                     .c = kernels.has_cell_state ? forward_.c_.data() : nullptr,
-                    .gates = gates_.data(),
+                    .gates = forward_.gates_.data(),
                     .dy = dy_.data(),
                     .dcells = nullptr,
                     .dh = dh_.data(),
@@ -193,7 +191,7 @@ std::vector<double> Backward<Real>::result() const {
 
 template <class Real>
 double Backward<Real>::bytes() const {
-  return forward_.bytes() + dy_.bytes() + gates_.bytes() + dx_.bytes() + dw_ih_.bytes() + dw_hh_.bytes();
+  return forward_.bytes() + dy_.bytes() + dx_.bytes() + dw_ih_.bytes() + dw_hh_.bytes();
 }
 
 template <class Job>
@@ -296,13 +294,12 @@ void WeightGradient<Real>::run() {
   BackwardArgs<Real> args{};
   args.x = x_.data();
   args.h = h_.data();
-  args.gates = da_.data();
   args.dw_ih = dw_ih_.data();
   args.dw_hh = dw_hh_.data();
   args.db_ih = db_ih_.data();
   args.db_hh = db_hh_.data();
   args.work = work_.data();
-  parts_.weight_grad(d_, args);
+  parts_.weight_grad(d_, da_.data(), args);
 }
 
 template <class Real>

@@ -93,7 +93,7 @@ class Backward {
 
  private:
   Forward<Real, true> forward_;
-  Array<Real> packed_, dy_, gates_, dh_, dc_, dx_, dw_ih_, dw_hh_, db_ih_, db_hh_, work_;
+  Array<Real> packed_, dy_, dh_, dc_, dx_, dw_ih_, dw_hh_, db_ih_, db_hh_, work_;
 };
 
 /// The packing that comes before a Forward or Backward.

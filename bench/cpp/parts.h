@@ -24,9 +24,9 @@ struct Parts {
   void (*derivative)(Index count, const Real* gates, const Real* dh, const Real* h_prev, const Real* h,
                      const Real* c_prev, const Real* c, Real* da, Real* carry);
 
-  /// Weight gradients of all T * N rows on one thread: args.gates holds da.
+  /// Weight gradients of all T * N rows on one thread, from da (T * N, P * H).
   Index (*weight_grad_work)(const Dims& d);
-  void (*weight_grad)(const Dims& d, const BackwardArgs<Real>& args);
+  void (*weight_grad)(const Dims& d, Real* da, const BackwardArgs<Real>& args);
 };
 
 /// Of the instruction set in use.

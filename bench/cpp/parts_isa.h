@@ -63,8 +63,9 @@ void bench_derivative(Index count, const Real* gates, const Real* dh, const Real
 }
 
 template <class CellMath, class Real>
-void bench_weight_grad(const Dims& d, const BackwardArgs<Real>& args) {
-  WeightGrad<CellMath, Real>::add(d, args, {0, d.T}, Range{0, CellMath::kPlanes * d.H}, args.work);
+void bench_weight_grad(const Dims& d, Real* da, const BackwardArgs<Real>& args) {
+  const Index size = CellMath::kPlanes * d.H;
+  WeightGrad<CellMath, Real>::add(d, args, {da, 0, size}, {0, d.T}, Range{0, size}, args.work);
 }
 
 template <class CellMath, class Real>

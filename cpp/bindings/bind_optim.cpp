@@ -40,8 +40,7 @@ bool step_all(Rule rule, const py::list& parameters, const py::object& grad, con
   const Index size = g.size();
   const char* origin = "the size of grad";
   const int wanted = kRuleBuffers[static_cast<int>(rule)];
-  py::array old =
-      check.shaped<Real>("before", before, {1 + wanted, size}, "(1 + buffers, size)", "from rule, and the size of grad");
+  py::array old = check.shaped<Real>("before", before, {1 + wanted, size}, "(1 + buffers, size)", "from rule and grad");
   check.writeable("before", old, {&g});
   if (static_cast<int>(buffers.size()) != wanted) {
     check.value_error("buffers has " + std::to_string(buffers.size()) + " arrays; expected " + std::to_string(wanted) +

@@ -180,12 +180,10 @@ class BackwardCall {
     if (k_.planes_per_unit > 0) {
       gates_ = check_.shaped<Real>("gates", in.gates, call_.step_shape({k_.planes_per_unit, dims().H}),
                                    call_.ragged() ? "(R, P, H)" : "(T, N, P, H)", origin());
-      check_.writeable("gates", gates_, {&call_.x, &h_, k_.has_cell_state ? &c_ : nullptr});
-    } else {
-      if (!in.gates.is_none()) check_.value_error("gates are given; expected None, the cell keeps none");
-      gates_ = new_array<Real>(call_.step_shape({Index{1}, dims().H}));
+      args_.gates = data<Real>(std::as_const(gates_));
+    } else if (!in.gates.is_none()) {
+      check_.value_error("gates are given; expected None, the cell keeps none");
     }
-    args_.gates = data<Real>(gates_);
   }
 
   void read_gradients(const BackwardInputs& in) {
@@ -193,9 +191,6 @@ class BackwardCall {
       if (object.is_none()) return nullptr;
       array = check_.shaped<Real>(name, object, call_.given_shape({dims().H}),
                                   call_.ragged() ? "(R, H) or (S, H)" : "(T, N, H)", origin());
-      if (Checker::overlap(gates_, array)) {
-        check_.value_error(std::string(name) + " shares memory with gates; expected an array of its own");
-      }
       return data<Real>(std::as_const(array));
     };
     args_.dy = outputs("dy", in.dy, dy_);
@@ -231,8 +226,8 @@ class BackwardCall {
   Real* claim(const char* name, py::array& out, std::initializer_list<const py::array*> others) const {
     check_.writeable(name, out, others);
     check_.writeable(name, out,
-                     {&call_.x, &h_, &gates_, k_.has_cell_state ? &c_ : nullptr, args_.dy != nullptr ? &dy_ : nullptr,
-                      args_.dcells != nullptr ? &dcells_ : nullptr});
+                     {&call_.x, &h_, k_.planes_per_unit > 0 ? &gates_ : nullptr, k_.has_cell_state ? &c_ : nullptr,
+                      args_.dy != nullptr ? &dy_ : nullptr, args_.dcells != nullptr ? &dcells_ : nullptr});
     return data<Real>(out);
   }
 

@@ -53,7 +53,7 @@ struct BackwardArgs {
   const Parameters<Real>* raw;  // in   in its place
   const Real* h;       // in   (N+R, H)  as forward left it
   const Real* c;       // in   (N+R, H)  lstm only
-  Real* gates;         // io   (R, P, H)  gates in, gradients of the pre-activations out. rnn: tmp (R, H)
+  const Real* gates;   // in   (R, P, H)  as forward kept them. Null for rnn
   const Real* dy;      // in   (R, H)    null means zeros
   const Real* dcells;  // in   (R, H)    lstm only: gradient of the cell state after every step. Null means zeros
   Real* dh;            // io   (N, H)  gradient of each sequence's last hidden state in, of its initial one out

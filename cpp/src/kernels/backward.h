@@ -2,8 +2,7 @@
 // Backpropagation through time, generic over cell, float type and instruction set.
 //
 // Per step and tile: dL/dh[t] = da[t+1] w_hh + dy[t] is summed in registers and the derivative of the cell follows
-// at once; da[t] overwrites the gates. After a chunk of steps, while its da are in cache, come dx = da w_ih and the
-// weight gradients.
+// at once. After a chunk of steps, while its da are in cache, come dx = da w_ih and the weight gradients.
 #pragma once
 
 #include "kernels/weight_grad.h"
@@ -13,7 +12,9 @@ namespace rnnfast::RNNFAST_ISA {
 template <class CellMath, class Real>
 class Backward {
  public:
-  static Index work_size(const Dims& d, int threads) { return threads * WeightGrad<CellMath, Real>::work_size(d); }
+  static Index work_size(const Dims& d, int threads) {
+    return chunk_size(d) + threads * WeightGrad<CellMath, Real>::work_size(d);
+  }
 
   static void run(const Dims& d, const BackwardArgs<Real>& args, StepRange steps, Team& team) {
     assert(0 <= steps.first && steps.first < steps.last && steps.last <= d.T);
@@ -23,12 +24,12 @@ class Backward {
       return;
     }
     const Split split = Split::choose<Real>(d, CellMath::kProducts, team.size()).confirmed(team);
-    const Backward self(d, args);
     const Index blocks = blocks_of<Real>(d.H);
     Barrier barrier(split.threads);
     for (Index last = steps.last; last > steps.first;) {
       Index first = first_of_chunk(d, last);
       if (first < steps.first) first = steps.first;
+      const Backward self(d, args, d.row(first));
       parallel(team, split.threads, [&](int member) {
         self.run_part(first, last, split.part(d, {first, last}, blocks, member), split.by_units ? &barrier : nullptr);
       });
@@ -44,7 +45,7 @@ class Backward {
   /// One step: dL/dh before it and dx straight from the weights, which pass once.
   static void run_unpacked(const Dims& d, const BackwardArgs<Real>& args, Team& team) {
     const int members = Split::choose<Real>(d, CellMath::kProducts, team.size()).threads;
-    const Backward self(d, args);
+    const Backward self(d, args, 0);
     const Index blocks = blocks_of<Real>(d.H);
     parallel(team, members, [&](int member) {
       for_each_tile<1>(d.N, share(blocks, member, members),
@@ -66,8 +67,8 @@ class Backward {
       if (!CellMath::kPassesStateOn) clear_rows(dh, d.N, columns_of<Real>(of_dh, d.H));
       if (args.dx != nullptr) clear_rows(dx, d.N, columns_of<Real>(of_dx, d.I));
       for (int p = 0; p < CellMath::kProducts; ++p) {
-        const RowsIn<Real> of_h{self.da(0, 0) + (CellMath::kRecurrentPlane + p) * d.H, kPlanes * d.H};
-        const RowsIn<Real> of_x{self.da(0, 0) + (CellMath::kInputPlane + p) * d.H, kPlanes * d.H};
+        const RowsIn<Real> of_h{self.da(0, 0) + (CellMath::kRecurrentPlane + p) * d.H, self.gradients.stride};
+        const RowsIn<Real> of_x{self.da(0, 0) + (CellMath::kInputPlane + p) * d.H, self.gradients.stride};
         add_products(args.raw->w_hh + CellMath::kRecurrentGate[p] * d.H * d.H, d.H, of_h, dh, of_dh);
         if (args.dx != nullptr) {
           add_products(args.raw->w_ih + CellMath::kInputGate[p] * d.H * d.I, d.I, of_x, dx, of_dx);
@@ -87,10 +88,17 @@ class Backward {
   const Dims& d;
   const BackwardArgs<Real>& args;
   const BackwardPack<CellMath, Real> pack;
+  const ChunkGradients<Real> gradients;
 
-  Backward(const Dims& dims, const BackwardArgs<Real>& a) : d(dims), args(a), pack({d.I, d.H}, a.packed) {}
+  Backward(const Dims& dims, const BackwardArgs<Real>& a, Index first_row)
+      : d(dims), args(a), pack({d.I, d.H}, a.packed), gradients{a.work, first_row, gradient_stride(d)} {}
 
-  Real* da(Index t, Index row) const { return args.gates + (d.row(t) + row) * kPlanes * d.H; }
+  /// Rows of gradients are not a power of two apart, so that elements below each other do not share a cache set.
+  static Index gradient_stride(const Dims& d) { return (blocks_of<Real>(kPlanes * d.H) + 1) * L; }
+  static Index chunk_size(const Dims& d) { return (d.N > kPieceRows ? d.N : kPieceRows) * gradient_stride(d); }
+
+  Real* da(Index t, Index row) const { return gradients[d.row(t) + row]; }
+  const Real* gates(Index t, Index row) const { return args.gates + (d.row(t) + row) * kPlanes * d.H; }
 
   /// Steps last-1 .. first of one thread's part: da, and dL/dh, dL/dc before `first`.
   void run_part(Index first, Index last, const Part& part, Barrier* barrier) const {
@@ -161,7 +169,9 @@ class Backward {
   RNNFAST_INLINE void prefetch_step(Index t, Index row, const TileRange& tile) const {
     for (Index u = 0; u < tile.blocks; ++u) {
       const Index unit = (tile.first_block + u) * L;
-      for (int plane = 0; plane < kPlanes; ++plane) __builtin_prefetch(da(t, row) + plane * d.H + unit, 1);
+      if (CellMath::kKeepsGates) {
+        for (int plane = 0; plane < kPlanes; ++plane) __builtin_prefetch(gates(t, row) + plane * d.H + unit);
+      }
       if (args.dy != nullptr) __builtin_prefetch(args.dy + d.place(d.row(t) + row) * d.H + unit);
       if (CellMath::kHasCellState) __builtin_prefetch(args.c + (d.slot(t) + row) * d.H + unit);
     }
@@ -176,17 +186,17 @@ class Backward {
     const Index before = (d.slot(t) + first_row) * d.H + unit;
     const Index after = (d.slot(t + 1) + first_row) * d.H + unit;
     const Index state = first_row * d.H + unit;
-    Real* gate_row = da(t, first_row) + unit;
-    for (Index r = 0; r < rows; ++r, dh += dh_stride, gate_row += kPlanes * d.H) {
+    for (Index r = 0; r < rows; ++r, dh += dh_stride) {
       const Index at = r * d.H;
       const Index given = d.place(d.row(t) + first_row + r) * d.H + unit;
       Vec<Real> dh_row = load_lanes(dh, width);
       if (args.dy != nullptr) dh_row = dh_row + load_lanes(args.dy + given, width);
       const Vec<Real> h_prev = load_lanes(args.h + before + at, width);
       const Vec<Real> h = load_lanes(args.h + after + at, width);
-      Vec<Real> gates[kPlanes];
+      Vec<Real> planes[kPlanes];
       if constexpr (CellMath::kKeepsGates) {
-        for (int plane = 0; plane < kPlanes; ++plane) gates[plane] = load_lanes(gate_row + plane * d.H, width);
+        const Real* kept = gates(t, first_row + r) + unit;
+        for (int plane = 0; plane < kPlanes; ++plane) planes[plane] = load_lanes(kept + plane * d.H, width);
       }
       Vec<Real> c_prev{};
       Vec<Real> c{};
@@ -197,10 +207,11 @@ class Backward {
         carry = load_lanes(args.dc + state + at, width);
         if (args.dcells != nullptr) carry = carry + load_lanes(args.dcells + given, width);
       }
-      CellMath::template derivative<Real>(gates, dh_row, h_prev, h, c_prev, c, carry);
+      CellMath::template derivative<Real>(planes, dh_row, h_prev, h, c_prev, c, carry);
       if constexpr (CellMath::kHasCellState) store_lanes(args.dc + state + at, carry, width);
       if constexpr (CellMath::kPassesStateOn) store_lanes(args.dh + state + at, carry, width);
-      for (int plane = 0; plane < kPlanes; ++plane) store_lanes(gate_row + plane * d.H, gates[plane], width);
+      Real* const to = da(t, first_row + r) + unit;
+      for (int plane = 0; plane < kPlanes; ++plane) store_lanes(to + plane * d.H, planes[plane], width);
     }
   }
 
@@ -230,7 +241,7 @@ class Backward {
     const Real* from[kMaxRows<1>];
     first_row += tile.first_row;
     for (Index r = 0; r < tile.rows; ++r) {
-      from[r] = args.gates + ((first_row + r) * kPlanes + CellMath::kInputPlane) * d.H;
+      from[r] = gradients[first_row + r] + CellMath::kInputPlane * d.H;
     }
     multiply<1>(tile, acc.data, 1, from_zero<Real>(), from, pack.w_ih);
     for (Index r = 0; r < tile.rows; ++r) {
@@ -243,12 +254,13 @@ class Backward {
   }
 
   void add_weight_grad(Index first, Index last, int member, int threads) const {
-    WeightGrad<CellMath, Real>::add(d, args, {first, last}, share(kPlanes * d.H, member, threads), work_of(member));
+    WeightGrad<CellMath, Real>::add(d, args, gradients, {first, last}, share(kPlanes * d.H, member, threads),
+                                    work_of(member));
   }
 
   Real* work_of(int member) const {
     static_assert(kMostPartRows <= kPieceRows, "what add_products_by_parts needs is within what WeightGrad needs");
-    return args.work + member * WeightGrad<CellMath, Real>::work_size(d);
+    return args.work + chunk_size(d) + member * WeightGrad<CellMath, Real>::work_size(d);
   }
 };
 

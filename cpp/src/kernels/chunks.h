@@ -10,7 +10,17 @@
 
 namespace rnnfast::RNNFAST_ISA {
 
-inline constexpr Index kPieceRows = 256;
+inline constexpr Index kPieceRows = 512;
+
+/// Gradients of the pre-activations of a chunk's rows.
+template <class Real>
+struct ChunkGradients {
+  Real* data;
+  Index first_row;  // of the chunk
+  Index stride;
+
+  Real* operator[](Index row) const { return data + (row - first_row) * stride; }
+};
 
 /// First step of the chunk that ends before step `last`: as many steps as fit a piece, at least one.
 inline Index first_of_chunk(const Dims& d, Index last) {

@@ -244,7 +244,8 @@ class Forward {
     }
   }
 
-  /// One time step of one tile: adds w_hh h[t-1] to the pre-activations and computes the cell.
+  /// One time step of one tile: sums what is missing of the pre-activations, all of them or w_hh h[t-1], and computes
+  /// the cell.
   template <int V>
   void advance(const TileRange& tile, Index t, Index first_row, const GateRows& gates, bool at_once) const {
     static_assert(kMaxRows<V> * kPlanes <= Accumulators<Real>::kSize / L);

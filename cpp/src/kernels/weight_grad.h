@@ -18,8 +18,9 @@ class WeightGrad {
 
   /// Adds, or writes, the gradient of some steps.
   ///   gates   the units-of-gates range (of planes * H) this thread is responsible for
-  static void add(const Dims& d, const BackwardArgs<Real>& args, StepRange steps, Range gates, Real* work) {
-    WeightGrad piece(d, args, work);
+  static void add(const Dims& d, const BackwardArgs<Real>& args, const ChunkGradients<Real>& da, StepRange steps,
+                  Range gates, Real* work) {
+    WeightGrad piece(d, args, da.stride, work);
     piece.adds = !args.overwrite || steps.last < d.T;
     Index rows = 0;
     for (Index t = steps.first; t < steps.last; ++t) {
@@ -27,32 +28,32 @@ class WeightGrad {
         piece.h_row[rows] = d.slot(t) + n;
         piece.x_row[rows++] = d.place(d.row(t) + n);
         if (rows == kPieceRows) {
-          piece.add_piece(d.row(t) + n + 1 - rows, rows, gates);
+          piece.add_piece(da[d.row(t) + n + 1 - rows], rows, gates);
           piece.adds = true;
           rows = 0;
         }
       }
     }
-    if (rows > 0) piece.add_piece(d.row(steps.last) - rows, rows, gates);
+    if (rows > 0) piece.add_piece(da[d.row(steps.last) - rows], rows, gates);
   }
 
  private:
   static constexpr int L = kLanes<Real>;
   const Dims& d;
   const BackwardArgs<Real>& args;
+  const Index row_size;     // from row to row of the gates' gradients
   Real* const inputs;       // [blocks of columns][kPieceRows][lanes] of [x, h_prev]
   Index h_row[kPieceRows];  // row of h that comes before a row of the piece
   Index x_row[kPieceRows];  // its row of x
   bool adds = true;         // to what stands in the gradients
 
-  WeightGrad(const Dims& dims, const BackwardArgs<Real>& a, Real* work) : d(dims), args(a), inputs(work) {}
+  WeightGrad(const Dims& dims, const BackwardArgs<Real>& a, Index da_stride, Real* work)
+      : d(dims), args(a), row_size(da_stride), inputs(work) {}
 
   static Index columns(const Dims& d) { return d.I + d.H; }
 
-  void add_piece(Index first_row, Index rows, Range gates) const {
+  void add_piece(const Real* da, Index rows, Range gates) const {
     assert(0 < rows && rows <= kPieceRows);
-    const Index row_size = CellMath::kPlanes * d.H;
-    const Real* da = args.gates + first_row * row_size;
     if (args.db_ih != nullptr) add_bias(da, rows, gates);
     if (rows <= kUnpackedRows) {
       add_unpacked(da, rows, gates);
@@ -77,7 +78,7 @@ class WeightGrad {
     }
     for (Index position = gates.first; position < gates.last; ++position) {
       Real a[kUnpackedRows];
-      for (Index m = 0; m < rows; ++m) a[m] = da[m * CellMath::kPlanes * d.H + position];
+      for (Index m = 0; m < rows; ++m) a[m] = da[m * row_size + position];
       for_each_target(position, 0, columns(d), [&](Real* to, Index skip, Index count) {
         add_outer_row(to, count, rows, a, skip == 0 ? x : h_prev, adds);
       });
@@ -158,7 +159,6 @@ class WeightGrad {
   }
 
   void add_bias(const Real* da, Index rows, Range gates) const {
-    const Index row_size = CellMath::kPlanes * d.H;
     for (Index position = gates.first; position < gates.last;) {
       const Index unit = position % d.H;
       Index width = lanes_left<Real>(position, gates.last);

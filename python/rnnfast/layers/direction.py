@@ -127,7 +127,6 @@ class BackwardCall(NamedTuple):
     """What one direction takes on the way back, in the kernels' order; None for zeros."""
 
     trace: Trace
-    gates: Array | None  # overwritten
     dy: Array | None
     dcells: Array | None
     dh: Array | None  # of the last states, by row
@@ -277,12 +276,12 @@ class Direction:
         return self.kernels.backward(call.trace.masks, **self.backward_arguments(call, grads))
 
     def backward_arguments(self, call: BackwardCall, grads: Mapping[str, Array]) -> dict[str, Any]:
-        trace, gates, dy, dcells, dh, dc, need_dx = call
+        trace, dy, dcells, dh, dc, need_dx = call
         return {
             "x": trace.x,
             "h": trace.h,
             "c": trace.c,
-            "gates": gates,
+            "gates": trace.gates,
             "dy": dy,
             "dcells": dcells,
             "dh_n": dh,
@@ -300,7 +299,7 @@ class Direction:
 
     def _backward_in_segments(self, call: BackwardCall, grads: Mapping[str, Array]) -> Backpropagated:
         """Every segment is run again before its gradients are found."""
-        trace, _, dy, dcells, dh, dc, need_dx = call
+        trace, dy, dcells, dh, dc, need_dx = call
         way = trace.way
         dx = _core.empty(trace.x.shape, trace.x.dtype) if need_dx else None
         dh = np.zeros((way.sequences, trace.h.shape[-1]), trace.h.dtype) if dh is None else dh.copy()

@@ -359,7 +359,7 @@ class RecurrentLayer(Layer):
         dcell_states : array_like, of the shape of ``tape.cell_states``
             dL/d(cell state after each step), for LSTM. Zeros when None.
         keep : bool
-            Leave the tape usable, at the price of a copy of its gates.
+            Leave the tape usable.
 
         Returns
         -------
@@ -406,7 +406,9 @@ class RecurrentLayer(Layer):
 
     def _takes_directly(self, tape: Tape) -> bool:
         """Whether the tape is one of `_trace_directly`, or as simple."""
-        if tape._layer is not self or tape._version != self.parameters.version or tape._learned or self._absent:
+        if tape._layer is not self or tape._is_spent or tape._version != self.parameters.version:
+            return False
+        if tape._learned or self._absent:
             return False
         trace = tape._traces[0]
         return trace.way.slots is None and not trace.cuts
@@ -462,7 +464,7 @@ class RecurrentLayer(Layer):
         need_dx: bool,
     ) -> tuple[Array | None, Array, Array | None]:
         trace = tape._traces[0]
-        tape._layer = None
+        tape._is_spent = True
         return _core.backward(
             weights=weights,
             x=trace.x,
@@ -633,7 +635,7 @@ class RecurrentLayer(Layer):
         who = f"{type(self).__name__}.backward"
         if not isinstance(tape, Tape):
             raise TypeError(f"{who}: tape is {type(tape).__name__}; expected the tape that forward returned")
-        if tape._layer is None:
+        if tape._is_spent:
             raise ValueError(f"{who}: tape is spent; expected a fresh one, or keep=True in the backward before")
         if tape._layer is not self:
             raise ValueError(f"{who}: tape belongs to another layer; expected one from forward of this layer")
@@ -660,8 +662,7 @@ class RecurrentLayer(Layer):
         dc_n: Array | None = None
         if dstate is not None:
             dh_n, dc_n = self._states(who, "dstate", dstate, batch, layout)
-        if not keep:
-            tape._layer = None
+        tape._is_spent = not keep
 
         dh0: Array = np.empty((count, batch, width), self.dtype)
         dc0: Array | None = np.empty((count, batch, self.hidden_size), self.dtype) if self._has_cell_state else None
@@ -678,7 +679,6 @@ class RecurrentLayer(Layer):
                 calls.append(
                     BackwardCall(
                         trace,
-                        trace.gates.copy() if keep and trace.gates is not None else trace.gates,
                         None if own is None else trace.given(own),
                         None if dcells is None else trace.given(dcells[:, :, place]),
                         None if dh_n is None else trace.way.final_back(dh_n[place]),

@@ -38,7 +38,8 @@ class Tape:
     """
 
     def __init__(self, layer: RecurrentLayer, layout: str) -> None:
-        self._layer: RecurrentLayer | None = layer
+        self._layer = layer
+        self._is_spent = False
         self._version = layer.parameters.version
         self._layout = layout
         self._shape = (0, 0)
@@ -73,13 +74,11 @@ class Tape:
     def gates(self) -> Array | None:
         self._complete("gates")
         layer = self._layer
-        if layer is None or not layer._keeps_gates:
+        if not layer._keeps_gates:
             return None
         return self._shown([self._grid(trace, trace.gate_rows(layer._gates)) for trace in self._traces])
 
     def _complete(self, name: str) -> None:
-        if self._layer is None and name == "gates":
-            raise ValueError(f"Tape.{name}: the tape is spent, its gates are overwritten; ask before backward")
         if any(trace.cuts for trace in self._traces):
             raise ValueError(f"Tape.{name}: kept for some steps only, since forward was called with checkpoint")
 
