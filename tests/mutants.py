@@ -56,7 +56,7 @@ WEIGHT_GRAD, PACK = "cpp/src/kernels/weight_grad.h", "cpp/src/kernels/pack.h"
 TYPES = "cpp/include/rnnfast/types.h"
 ZONEOUT = "cpp/src/cells/zoneout.h"
 LSTM_OPTIONS, GRU_OPTIONS = "cpp/src/cells/lstm_options.h", "cpp/src/cells/gru_options.h"
-NORMALIZE, PRODUCT = "cpp/src/kernels/normalize.h", "cpp/src/kernels/product.h"
+NORMALIZE, PRODUCT = "cpp/src/cells/normalize.h", "cpp/src/kernels/product.h"
 OPTION_BACKWARD, FUNCTIONS = "cpp/src/kernels/option_backward.h", "cpp/src/simd/functions.h"
 SPARSITY = "cpp/src/sparsity.cpp"
 DENSE, ROWS, OUTER = (f"cpp/src/kernels/{name}.h" for name in ("dense", "rows", "outer"))
@@ -559,7 +559,7 @@ MUTANTS = (
     Mutant(
         "segment-gates",
         BINDING,
-        "return last > segment ? k_.backward_cut(dims(), last, last - segment) : 0;",
+        "return last > segment ? cut_of_chunks(dims(), last, last - segment) : 0;",
         "return last > segment ? last - segment : 0;",
         "long backward calls: sums of weight gradients are cut in other places",
     ),
@@ -631,8 +631,8 @@ MUTANTS = (
     Mutant(
         "step-judged-by-last-part",
         BIND_OPTIM,
-        "finite = optimizer_step(rule, step) && finite;",
-        "finite = optimizer_step(rule, step);",
+        "finite = training_kernels<Real>().step[static_cast<int>(rule)](step) && finite;",
+        "finite = training_kernels<Real>().step[static_cast<int>(rule)](step);",
         "only the last layer's parameters are looked at",
     ),
     Mutant(

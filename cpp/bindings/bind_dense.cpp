@@ -62,10 +62,10 @@ py::array forward(const py::object& x, const py::object& weight, const py::objec
                               data<Real>(y), nullptr};
   if (in.dims.rows == 0) return y;
   const WithoutGil unlocked;
-  const Scratch work(bytes_of(dense_forward_work_size<Real>(in.dims), sizeof(Real)));
+  const Scratch work(bytes_of(dense_kernels<Real>().forward_work_size(in.dims), sizeof(Real)));
   args.work = work.as<Real>();
   Team team(num_threads());
-  dense_forward(in.dims, active ? &f : nullptr, args, team);
+  dense_kernels<Real>().forward(in.dims, active ? &f : nullptr, args, team);
   return y;
 }
 
@@ -99,9 +99,9 @@ py::object backward(const py::object& x, const py::object& weight, const py::obj
   if (d.rows > 0) {
     const WithoutGil unlocked;
     Team team(num_threads());
-    const Scratch work(bytes_of(dense_backward_work_size<Real>(d, team.size()), sizeof(Real)));
+    const Scratch work(bytes_of(dense_kernels<Real>().backward_work_size(d, team.size()), sizeof(Real)));
     args.work = work.as<Real>();
-    dense_backward(d, active ? &f : nullptr, args, team);
+    dense_kernels<Real>().backward(d, active ? &f : nullptr, args, team);
   }
   if (!need_dx) return py::none();
   return dx;

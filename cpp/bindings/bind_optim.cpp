@@ -4,8 +4,7 @@
 #include "arrays.h"
 #include "bind.h"
 #include "gil.h"
-#include "rnnfast/loss.h"
-#include "rnnfast/optim.h"
+#include "rnnfast/training.h"
 
 namespace rnnfast::bindings {
 namespace {
@@ -98,7 +97,7 @@ bool step_all(Rule rule, const py::list& parameters, const py::object& grad, con
       step.buffers[b] = memory[b] + start;
       step.before[1 + b] = saved + (1 + b) * size + start;
     }
-    finite = optimizer_step(rule, step) && finite;
+    finite = training_kernels<Real>().step[static_cast<int>(rule)](step) && finite;
     start += step.count;
   }
   if (!finite) {
@@ -124,19 +123,19 @@ bool step_of(const py::list& parameters, const py::object& grad, const py::objec
 template <class Real>
 bool finite_of(const py::object& x) {
   const py::array array = vector<Real>(Checker("all_finite"), "x", x);
-  return all_finite(data<Real>(array), array.size());
+  return training_kernels<Real>().all_finite(data<Real>(array), array.size());
 }
 
 template <class Real>
 double squares_of(const py::object& x) {
   const py::array array = vector<Real>(Checker("sum_of_squares"), "x", x);
-  return sum_of_squares(data<Real>(array), array.size());
+  return training_kernels<Real>().sum_of_squares(data<Real>(array), array.size());
 }
 
 template <class Real>
 double norm_of(const py::object& x) {
   const py::array array = vector<Real>(Checker("norm"), "x", x);
-  return norm(data<Real>(array), array.size());
+  return training_kernels<Real>().norm(data<Real>(array), array.size());
 }
 
 template <class Real>
@@ -144,7 +143,7 @@ void scale_in_place(const py::object& x, double factor) {
   const Checker check("scale");
   py::array array = vector<Real>(check, "x", x);
   check.writeable("x", array);
-  scale(data<Real>(array), static_cast<Real>(factor), array.size());
+  training_kernels<Real>().scale(data<Real>(array), static_cast<Real>(factor), array.size());
 }
 
 template <class Real>
@@ -152,7 +151,7 @@ void clip_in_place(const py::object& x, double limit) {
   const Checker check("clip");
   py::array array = vector<Real>(check, "x", x);
   check.writeable("x", array);
-  clip(data<Real>(array), static_cast<Real>(limit), array.size());
+  training_kernels<Real>().clip(data<Real>(array), static_cast<Real>(limit), array.size());
 }
 
 template <class Real>
@@ -161,7 +160,7 @@ void add_scaled_in_place(const py::object& sum, const py::object& x, double fact
   py::array to = vector<Real>(check, "sum", sum);
   const py::array from = check.shaped<Real>("x", x, {to.size()}, "(size,)", "the size of sum");
   check.writeable("sum", to, {&from});
-  add_scaled(data<Real>(to), data<Real>(from), static_cast<Real>(factor), to.size());
+  training_kernels<Real>().add_scaled(data<Real>(to), data<Real>(from), static_cast<Real>(factor), to.size());
 }
 
 template <class Real>
@@ -181,7 +180,7 @@ void add_rows_in_place(const py::object& table, const py::array_t<Index, py::arr
     }
   }
   const WithoutGil unlocked;
-  add_rows(data<Real>(to), numbers, data<Real>(from), from.shape(0), from.shape(1));
+  training_kernels<Real>().add_rows(data<Real>(to), numbers, data<Real>(from), from.shape(0), from.shape(1));
 }
 
 using Indices = py::array_t<Index, py::array::c_style>;
@@ -210,7 +209,7 @@ double cross_entropy_of(const py::object& logits, const Indices& target, const p
   const Real* const from = data<Real>(z);
   Real* const to = data<Real>(d);
   const WithoutGil unlocked;
-  return cross_entropy(from, numbers, factors, factor, to, rows, classes);
+  return training_kernels<Real>().cross_entropy(from, numbers, factors, factor, to, rows, classes);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 
 #include "bind.h"
 #include "gil.h"
+#include "rnnfast/chunks.h"
 #include "rnnfast/options.h"
 #include "rnnfast/sparsity.h"
 #include "slots.h"
@@ -29,11 +30,12 @@ constexpr std::array<const char*, kParameters> kNames = {"w_ih",     "w_hh",    
 /// Parameters and packed copies of a layer whose cells have options.
 class OptionWeights {
  public:
-  OptionWeights(const std::string& cell, const py::dict& arrays, const py::dict& connections,
+  OptionWeights(const std::string& name, const py::dict& arrays, const py::dict& connections,
                 const std::vector<std::tuple<int, double, double>>& activations, std::optional<double> clip,
                 bool coupled, bool reset_after, double zoneout_h, double zoneout_c)
       : check_("OptionWeights") {
-    cell_.kind = kind_named(cell);
+    const Cell cell = cell_named(check_, name);
+    cell_.kind = kind_of(cell);
     cell_.coupled = coupled && cell_.kind == CellKind::lstm;
     cell_.reset_after = reset_after;
     cell_.clip = clip.value_or(std::numeric_limits<double>::infinity());
@@ -101,18 +103,15 @@ class OptionWeights {
   /// What there is of a matrix, by the lanes of a register.
   using Sparsities = std::map<Index, std::unique_ptr<const Sparsity>>;
 
-  CellKind kind_named(const std::string& name) const {
-    if (name == "rnn_tanh" || name == "rnn_relu") return CellKind::rnn;
-    if (name == "lstm") return CellKind::lstm;
-    if (name == "gru") return CellKind::gru;
-    check_.value_error("cell is '" + name + "'; expected 'rnn_tanh', 'rnn_relu', 'lstm' or 'gru'");
+  static CellKind kind_of(Cell cell) {
+    return cell == Cell::lstm ? CellKind::lstm : cell == Cell::gru ? CellKind::gru : CellKind::rnn;
   }
 
-  void set_activations(const std::string& name, const std::vector<std::tuple<int, double, double>>& given) {
+  void set_activations(Cell cell, const std::vector<std::tuple<int, double, double>>& given) {
     const auto plain = [](Function function) { return Activation{function, 0, 0}; };
     std::vector<Activation> chosen;
     switch (cell_.kind) {
-      case CellKind::rnn: chosen = {plain(name == "rnn_relu" ? Function::relu : Function::tanh)}; break;
+      case CellKind::rnn: chosen = {plain(cell == Cell::rnn_relu ? Function::relu : Function::tanh)}; break;
       case CellKind::gru: chosen = {plain(Function::sigmoid), plain(Function::tanh)}; break;
       default: chosen = {plain(Function::sigmoid), plain(Function::tanh), plain(Function::tanh)};
     }
@@ -405,7 +404,7 @@ class OptionBackwardCall : OptionCall<Real> {
       const Index segment = Base::segment(3);
       for (Index last = d.T; last > 0;) {
         if (last < d.T) unlocked.let_python_interrupt();
-        const Index first = last > segment ? k.backward_cut(d, last, last - segment) : 0;
+        const Index first = last > segment ? cut_of_chunks(d, last, last - segment) : 0;
         k.backward(cell_, parameters, d, args_, {first, last}, team);
         last = first;
       }
@@ -443,11 +442,6 @@ class OptionBackwardCall : OptionCall<Real> {
   py::object dc_ = py::none();
 };
 
-template <class Body>
-auto with_real_of(const OptionWeights& weights, const Body& body) {
-  return weights.is_double() ? body.template operator()<double>() : body.template operator()<float>();
-}
-
 }  // namespace
 
 void bind_options(py::module_& m) {
@@ -463,7 +457,7 @@ void bind_options(py::module_& m) {
       [](OptionWeights& weights, const py::object& x, const py::object& h0, const py::object& c0, bool training,
          const py::object& slots, const py::object& recurrent, const py::object& zoneout_h,
          const py::object& zoneout_c) {
-        return with_real_of(weights, [&]<class Real>() {
+        return with_real(weights, [&]<class Real>() {
           return OptionForwardCall<Real>(weights, x, h0, c0, slots, {recurrent, zoneout_h, zoneout_c}).run(training);
         });
       },
@@ -476,24 +470,12 @@ void bind_options(py::module_& m) {
          const py::dict& gradients, bool need_dx, bool overwrite, const py::object& slots, const py::object& recurrent,
          const py::object& zoneout_h, const py::object& zoneout_c) {
         const OptionBackwardInputs in{x, h, c, gates, dy, dcells, dh_n, dc_n, slots, gradients, need_dx, overwrite};
-        return with_real_of(weights, [&]<class Real>() {
+        return with_real(weights, [&]<class Real>() {
           return OptionBackwardCall<Real>(weights, in, {recurrent, zoneout_h, zoneout_c}).run();
         });
       },
       py::kw_only(), "weights"_a, "x"_a, "h"_a, "c"_a, "gates"_a, "dy"_a, "dcells"_a, "dh_n"_a, "dc_n"_a, "gradients"_a,
       "need_dx"_a.noconvert(), "overwrite"_a.noconvert(), "slots"_a, "recurrent"_a, "zoneout_h"_a, "zoneout_c"_a);
-  m.def(
-      "option_backward_cut",
-      [](OptionWeights& weights, Index steps, Index batch, const py::object& slots, Index last, Index wanted) {
-        const Checker check("option_backward_cut");
-        const CallDims call(check, weights.cell().dims, steps, batch, slots);
-        if (!(0 <= wanted && wanted < last && last <= call.dims.T)) {
-          check.value_error("last or wanted is not among the steps; expected 0 <= wanted < last <= T");
-        }
-        return with_real_of(weights,
-                            [&]<class Real>() { return option_kernels<Real>().backward_cut(call.dims, last, wanted); });
-      },
-      py::kw_only(), "weights"_a, "steps"_a, "batch"_a, "slots"_a, "last"_a, "wanted"_a);
 }
 
 }  // namespace rnnfast::bindings

@@ -6,6 +6,7 @@
 
 #include "bind.h"
 #include "gil.h"
+#include "rnnfast/chunks.h"
 #include "slots.h"
 #include "weights.h"
 
@@ -139,11 +140,11 @@ class BackwardCall {
   /// First step of the piece that ends at `last`.
   Index cut(Index last) const {
     const Index segment = steps_between_signals(dims().N, 3 * k_.gates_per_unit * dims().H, dims().I + dims().H);
-    return last > segment ? k_.backward_cut(dims(), last, last - segment) : 0;
+    return last > segment ? cut_of_chunks(dims(), last, last - segment) : 0;
   }
 
   /// First step of the chunk that ends at `last`.
-  Index next_cut(Index last) const { return k_.backward_cut(dims(), last, last - 1); }
+  Index next_cut(Index last) const { return first_of_chunk(dims(), last); }
   py::object input_gradient() const { return dx_; }
 
   void prepare(Team& team, int threads) {
@@ -475,16 +476,14 @@ py::list backward_all(const py::list& calls, bool chained) {
   return results_of(jobs);
 }
 
-/// The place to cut backward at or before step `wanted`, see CellKernels::backward_cut.
-Index backward_cut(Weights& weights, Index steps, Index batch, const py::object& slots, Index last, Index wanted) {
+/// The place to cut backward, of any layer, at or before step `wanted`.
+Index backward_cut(Index steps, Index batch, const py::object& slots, Index last, Index wanted) {
   const Checker check("backward_cut");
-  return with_real(weights, [&]<class Real>() {
-    const CallDims call(check, weights.dims(), steps, batch, slots);
-    if (!(0 <= wanted && wanted < last && last <= call.dims.T)) {
-      check.value_error("last or wanted is not among the steps; expected 0 <= wanted < last <= T");
-    }
-    return weights.kernels<Real>().backward_cut(call.dims, last, wanted);
-  });
+  const CallDims call(check, steps, batch, slots);
+  if (!(0 <= wanted && wanted < last && last <= call.dims.T)) {
+    check.value_error("last or wanted is not among the steps; expected 0 <= wanted < last <= T");
+  }
+  return cut_of_chunks(call.dims, last, wanted);
 }
 
 }  // namespace
@@ -503,8 +502,7 @@ void bind_recurrent(py::module_& m) {
         return are_double(calls) ? backward_all<double>(calls, chained) : backward_all<float>(calls, chained);
       },
       "calls"_a, py::kw_only(), "chained"_a.noconvert());
-  m.def("backward_cut", &backward_cut, py::kw_only(), "weights"_a, "steps"_a, "batch"_a, "slots"_a, "last"_a,
-        "wanted"_a);
+  m.def("backward_cut", &backward_cut, py::kw_only(), "steps"_a, "batch"_a, "slots"_a, "last"_a, "wanted"_a);
   m.def(
       "forward",
       [](Weights& weights, const py::object& x, const py::object& h0, const py::object& c0, bool training,

@@ -3,20 +3,17 @@
 #include "weights.h"
 
 namespace rnnfast::bindings {
-namespace {
 
-Cell cell_named(const std::string& name) {
+Cell cell_named(const Checker& check, const std::string& name) {
   if (name == "rnn_tanh") return Cell::rnn_tanh;
   if (name == "rnn_relu") return Cell::rnn_relu;
   if (name == "lstm") return Cell::lstm;
   if (name == "gru") return Cell::gru;
-  throw py::value_error("Weights: cell is '" + name + "'; expected 'rnn_tanh', 'rnn_relu', 'lstm' or 'gru'");
+  check.value_error("cell is '" + name + "'; expected 'rnn_tanh', 'rnn_relu', 'lstm' or 'gru'");
 }
 
-}  // namespace
-
 Weights::Weights(const std::string& cell, py::object w_ih, py::object w_hh, py::object b_ih, py::object b_hh)
-    : cell_(cell_named(cell)), b_ih_(std::move(b_ih)), b_hh_(std::move(b_hh)) {
+    : cell_(cell_named(Checker("Weights"), cell)), b_ih_(std::move(b_ih)), b_hh_(std::move(b_hh)) {
   is_double_ = py::isinstance<py::array_t<double>>(w_ih);
   if (is_double_) {
     check<double>(w_ih, w_hh);

@@ -38,12 +38,12 @@ class CallDims {
       }
     }
   }
-  /// Without any array.
-  CallDims(const Checker& check, LayerDims layer, Index steps, Index batch, const py::object& slots_in) {
-    dims = {steps, batch, layer.I, layer.H};
+  /// Of the steps alone.
+  CallDims(const Checker& check, Index steps, Index batch, const py::object& slots_in) {
+    dims = {steps, batch, 0, 0};
     if (!slots_in.is_none()) {
       read(check, slots_in);
-      dims = {static_cast<Index>(slots_.size()) - 2, slots_[1], layer.I, layer.H, slots_.data()};
+      dims = {static_cast<Index>(slots_.size()) - 2, slots_[1], 0, 0, slots_.data()};
     }
     if (dims.T < 1 || dims.N < 1) check.value_error("there is no step; expected T and N of at least 1");
   }

@@ -58,6 +58,9 @@ class Uses {
   std::atomic<unsigned> last_ = 0;
 };
 
+/// ValueError if there is none of that name.
+Cell cell_named(const Checker& check, const std::string& name);
+
 class Weights {
  public:
   /// Holds references to the arrays, whose values may change as long as invalidate() is called afterwards.
@@ -141,8 +144,8 @@ SharedBuffer Weights::backward_pack(Team& team) {
 }
 
 /// Calls body<float>() or body<double>(), as the weights are.
-template <class Body>
-auto with_real(const Weights& weights, const Body& body) {
+template <class AnyWeights, class Body>
+auto with_real(const AnyWeights& weights, const Body& body) {
   return weights.is_double() ? body.template operator()<double>() : body.template operator()<float>();
 }
 

@@ -8,9 +8,6 @@
 #include "isa/isa.h"
 #include "rnnfast/activations.h"
 #include "rnnfast/cpu.h"
-#include "rnnfast/dense.h"
-#include "rnnfast/loss.h"
-#include "rnnfast/optim.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -163,6 +160,20 @@ template const OptionKernels<float>& option_kernels<float>() noexcept;
 template const OptionKernels<double>& option_kernels<double>() noexcept;
 
 template <class Real>
+const DenseKernels<Real>& dense_kernels() noexcept {
+  return table<Real>().dense;
+}
+template const DenseKernels<float>& dense_kernels<float>() noexcept;
+template const DenseKernels<double>& dense_kernels<double>() noexcept;
+
+template <class Real>
+const TrainingKernels<Real>& training_kernels() noexcept {
+  return table<Real>().training;
+}
+template const TrainingKernels<float>& training_kernels<float>() noexcept;
+template const TrainingKernels<double>& training_kernels<double>() noexcept;
+
+template <class Real>
 const MachineLoops<Real>& machine_loops() noexcept {
   return table<Real>().machine;
 }
@@ -181,83 +192,5 @@ template void sigmoid<float>(const float*, float*, Index) noexcept;
 template void sigmoid<double>(const double*, double*, Index) noexcept;
 template void tanh<float>(const float*, float*, Index) noexcept;
 template void tanh<double>(const double*, double*, Index) noexcept;
-
-template <class Real>
-Index dense_forward_work_size(const DenseDims& dims) noexcept {
-  return table<Real>().dense.forward_work_size(dims);
-}
-template <class Real>
-void dense_forward(const DenseDims& dims, const Activation* f, const DenseForwardArgs<Real>& args,
-                   Team& team) noexcept {
-  table<Real>().dense.forward(dims, f, args, team);
-}
-template <class Real>
-Index dense_backward_work_size(const DenseDims& dims, int threads) noexcept {
-  return table<Real>().dense.backward_work_size(dims, threads);
-}
-template <class Real>
-void dense_backward(const DenseDims& dims, const Activation* f, const DenseBackwardArgs<Real>& args,
-                    Team& team) noexcept {
-  table<Real>().dense.backward(dims, f, args, team);
-}
-#define RNNFAST_DENSE(REAL)                                                                               \
-  template Index dense_forward_work_size<REAL>(const DenseDims&) noexcept;                                \
-  template void dense_forward<REAL>(const DenseDims&, const Activation*, const DenseForwardArgs<REAL>&,   \
-                                    Team&) noexcept;                                                      \
-  template Index dense_backward_work_size<REAL>(const DenseDims&, int) noexcept;                          \
-  template void dense_backward<REAL>(const DenseDims&, const Activation*, const DenseBackwardArgs<REAL>&, \
-                                     Team&) noexcept;
-RNNFAST_DENSE(float)
-RNNFAST_DENSE(double)
-
-template <class Real>
-bool optimizer_step(Rule rule, const OptimizerStep<Real>& step) noexcept {
-  return table<Real>().training.step[static_cast<int>(rule)](step);
-}
-template <class Real>
-bool all_finite(const Real* x, Index count) noexcept {
-  return table<Real>().training.all_finite(x, count);
-}
-template <class Real>
-double sum_of_squares(const Real* x, Index count) noexcept {
-  return table<Real>().training.sum_of_squares(x, count);
-}
-template <class Real>
-double norm(const Real* x, Index count) noexcept {
-  return table<Real>().training.norm(x, count);
-}
-template <class Real>
-void scale(Real* x, Real factor, Index count) noexcept {
-  table<Real>().training.scale(x, factor, count);
-}
-template <class Real>
-void clip(Real* x, Real limit, Index count) noexcept {
-  table<Real>().training.clip(x, limit, count);
-}
-template <class Real>
-void add_scaled(Real* sum, const Real* x, Real factor, Index count) noexcept {
-  table<Real>().training.add_scaled(sum, x, factor, count);
-}
-template <class Real>
-void add_rows(Real* target, const Index* index, const Real* rows, Index count, Index width) noexcept {
-  table<Real>().training.add_rows(target, index, rows, count, width);
-}
-template <class Real>
-double cross_entropy(const Real* logits, const Index* target, const double* weights, double factor, Real* derivative,
-                     Index rows, Index classes) noexcept {
-  return table<Real>().training.cross_entropy(logits, target, weights, factor, derivative, rows, classes);
-}
-#define RNNFAST_TRAINING(REAL)                                                                                         \
-  template bool optimizer_step<REAL>(Rule, const OptimizerStep<REAL>&) noexcept;                                       \
-  template bool all_finite<REAL>(const REAL*, Index) noexcept;                                                         \
-  template double sum_of_squares<REAL>(const REAL*, Index) noexcept;                                                   \
-  template double norm<REAL>(const REAL*, Index) noexcept;                                                             \
-  template void scale<REAL>(REAL*, REAL, Index) noexcept;                                                              \
-  template void clip<REAL>(REAL*, REAL, Index) noexcept;                                                               \
-  template void add_scaled<REAL>(REAL*, const REAL*, REAL, Index) noexcept;                                            \
-  template double cross_entropy<REAL>(const REAL*, const Index*, const double*, double, REAL*, Index, Index) noexcept; \
-  template void add_rows<REAL>(REAL*, const Index*, const REAL*, Index, Index) noexcept;
-RNNFAST_TRAINING(float)
-RNNFAST_TRAINING(double)
 
 }  // namespace rnnfast

@@ -33,10 +33,12 @@ def as_array(value: Any, who: str) -> Array:
     """``value``, array-like or PyTorch tensor, as an array of whatever dtype; TypeError naming ``who`` otherwise."""
     if is_torch_tensor(value):
         value = value.detach().cpu().numpy()
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError(f"{who} has masked elements, which would be taken for numbers; expected none")
     try:
         return np.asarray(value)
     except ValueError as error:
-        raise TypeError(f"{who} is no array: {error}") from None
+        raise TypeError(f"{who} is not an array: {error}") from None
 
 
 def is_exactly(value: Any, dtype: np.dtype[Any], axes: int | None = None) -> TypeGuard[Array]:
@@ -58,18 +60,7 @@ def as_float_array(value: Any, dtype: np.dtype[Any], who: str) -> Array:
     """
     if is_exactly(value, dtype):
         return value
-    if is_torch_tensor(value):
-        value = value.detach().numpy()
-    if isinstance(value, (np.ndarray, np.generic)) or hasattr(value, "__array__"):
-        array = np.asarray(value)
-        if array.dtype != dtype or not array.dtype.isnative:
-            raise TypeError(f"{who} has dtype {array.dtype}; expected {dtype}, from the layer's dtype")
-    else:
-        try:
-            array = np.asarray(value)
-        except ValueError as error:
-            raise TypeError(f"{who} is not an array: {error}") from None
-        if array.dtype.kind not in "fiu" or array.dtype == object:
-            raise TypeError(f"{who} has dtype {array.dtype}; expected {dtype}, from the layer's dtype")
-        array = array.astype(dtype)
-    return np.require(array, requirements=["C", "A"])
+    array = as_array(value, who)
+    if array.dtype != dtype and (hasattr(value, "__array__") or array.dtype.kind not in "fiu"):
+        raise TypeError(f"{who} has dtype {array.dtype}; expected {dtype}, from the layer's dtype")
+    return np.require(array, dtype, ["C", "A"])

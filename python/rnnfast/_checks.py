@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast._arrays import Array
+from rnnfast._arrays import Array, as_array
 
 
 class NonFiniteError(ValueError):
@@ -35,19 +35,14 @@ def number(
     raise ValueError(f"{who}: {name} is {value}; expected {wanted}")
 
 
-def valid_lengths(who: str, lengths: Any, count: int, steps: int) -> Array:
-    """``lengths`` as an array of ``count`` numbers 0..``steps``; TypeError or ValueError naming ``who`` if not."""
-    try:
-        array = np.asarray(lengths)
-    except ValueError as error:
-        raise TypeError(f"{who}: lengths is not an array: {error}") from None
+def check_lengths(who: str, lengths: Any, steps: int, count: int) -> Array | None:
+    """``lengths`` as an array of ``count`` numbers 0..``steps``, None if all are ``steps``; TypeError or ValueError."""
+    array = as_array(lengths, f"{who}: lengths")
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{who}: lengths has dtype {array.dtype}; expected integers")
     if array.shape != (count,):
         raise ValueError(f"{who}: lengths has shape {array.shape}; expected (N,) = ({count},), N from x")
-    array = array.astype(np.intp)
-    wrong = (array < 0) | (array > steps)
-    if wrong.any():
-        n = int(wrong.argmax())
-        raise ValueError(f"{who}: lengths[{n}] is {array[n]}; expected 0..{steps}, the steps of x")
-    return array
+    wrong = np.flatnonzero((array < 0) | (array > steps))
+    if wrong.size:
+        raise ValueError(f"{who}: lengths[{wrong[0]}] is {array[wrong[0]]}; expected 0..{steps}, the steps of x")
+    return None if (array == steps).all() else array.astype(np.intp)

@@ -9,9 +9,9 @@ import numpy as np
 
 from rnnfast import _core, losses
 from rnnfast._arrays import Array, is_torch_tensor
+from rnnfast._batch_streams import BatchStream
 from rnnfast._batches import Batch, Minibatches, Samples
 from rnnfast._checks import integer, number
-from rnnfast._streams import Stream
 from rnnfast._training import Data, Options
 from rnnfast.losses import Loss
 
@@ -79,7 +79,7 @@ class Datasets:
         check = _CheckWhenRead(self, inputs, targets, tail) if on_disk else None
         return Minibatches(inputs, targets, batch_size, shuffle, options.seed, sample_weight, check)
 
-    def stream(self, x: Any, steps_per_epoch: int | None = None, once_is_enough: bool = False) -> Stream:
+    def stream(self, x: Any, steps_per_epoch: int | None = None, once_is_enough: bool = False) -> BatchStream:
         """Batches of an iterable, each looked at when it comes; TypeError or ValueError if it is none."""
         if isinstance(x, np.ndarray) or is_torch_tensor(x) or not isinstance(x, Iterable):
             raise TypeError(
@@ -111,7 +111,7 @@ class Datasets:
             size = count
             return next(whole.epoch(0))
 
-        return Stream(x, steps_per_epoch, prepare, self.who)
+        return BatchStream(x, steps_per_epoch, prepare, self.who)
 
     def validation(self, given: Any, batch_size: int) -> Data:
         """Batches of ``(x, y)``, ``(x, y, lengths)``, or an iterable of batches; TypeError or ValueError otherwise."""

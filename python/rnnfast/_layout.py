@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast._arrays import Array, as_float_array, is_torch_tensor
+from rnnfast._arrays import Array, as_array, as_float_array
 from rnnfast._batches import Samples, first_nonfinite
-from rnnfast._checks import valid_lengths
+from rnnfast._checks import check_lengths
 from rnnfast.layers.base import Layer
 from rnnfast.losses import Loss
 
@@ -60,10 +60,7 @@ class Layout:
                 f"batch_first={self.batch_first}"
             )
         if lengths is not None:
-            steps = array.shape[1 - self.x_axis]
-            lengths = valid_lengths(who, lengths, array.shape[self.x_axis], steps)
-            if (lengths == steps).all():
-                lengths = None
+            lengths = check_lengths(who, lengths, array.shape[1 - self.x_axis], array.shape[self.x_axis])
         return Samples(array, self.batch_first is not None, bool(self.batch_first), lengths, on_disk)
 
     def targets(self, y: Any, tail: tuple[int, ...], x: Samples, loss: Loss, dtype: np.dtype[Any], who: str) -> Samples:
@@ -137,12 +134,7 @@ class Layout:
     def _input(self, x: Any, dtype: np.dtype[Any], who: str, on_disk: bool) -> Array:
         if not self._first.takes_integers:
             return as_float_array(x, dtype, who)
-        if is_torch_tensor(x):
-            x = x.detach().numpy()
-        try:
-            array = np.asarray(x)
-        except ValueError as error:
-            raise TypeError(f"{who} is not an array: {error}") from None
+        array = as_array(x, who)
         if array.size == 0 and not hasattr(x, "dtype"):
             array = array.astype(np.intp)
         # Of a file, batch by batch.

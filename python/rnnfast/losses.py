@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _core
-from rnnfast._arrays import Array, as_float_array
+from rnnfast._arrays import Array, as_array, as_float_array
 from rnnfast._checks import number
 
 
@@ -86,7 +86,7 @@ class Loss:
             If a shape does not fit, an array is empty, or a target or weight is out of range.
         """
         who = type(self).__name__
-        prediction = np.asarray(prediction)
+        prediction = as_array(prediction, f"{who}: prediction")
         prediction = as_float_array(prediction, np.result_type(prediction, np.float32), f"{who}: prediction")
         target = self.check_target(target, prediction.shape, prediction.dtype, f"{who}: target")
         if target.shape != self.target_shape(prediction.shape):
@@ -212,7 +212,7 @@ class CrossEntropy(Loss):
         return prediction_shape[:-1]
 
     def check_target(self, target: Any, prediction_shape: tuple[int, ...], dtype: np.dtype[Any], who: str) -> Array:
-        array = np.asarray(target)
+        array = as_array(target, who)
         if array.dtype.kind not in "iu":
             raise TypeError(f"{who} has dtype {array.dtype}; expected integers, the class numbers of cross_entropy")
         if not prediction_shape:
@@ -353,10 +353,7 @@ def get(loss: str | Loss, who: str) -> Loss:
 
 def check_weights(weight: Any, who: str) -> Array:
     """``weight`` as float64 numbers, all finite and none negative; TypeError or ValueError naming ``who`` otherwise."""
-    try:
-        array = np.asarray(weight)
-    except ValueError as error:
-        raise TypeError(f"{who} is not an array: {error}") from None
+    array = as_array(weight, who)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{who} has dtype {array.dtype}; expected numbers")
     array = array.astype(np.float64)

@@ -10,11 +10,11 @@ import numpy as np
 
 from rnnfast import losses
 from rnnfast._arrays import Array
+from rnnfast._batch_streams import BatchStream
 from rnnfast._checks import integer, number
 from rnnfast._datasets import Datasets, check_states, with_class_weight
 from rnnfast._history import History
 from rnnfast._layout import Layout
-from rnnfast._streams import Stream
 from rnnfast._training import Callback, Data, Options, Training, mean_loss
 from rnnfast.layers.base import PLAIN, JoinedParameters, Layer, Run
 from rnnfast.losses import Loss
@@ -344,7 +344,7 @@ class Sequential(Layer):
         training.begin()
         if saved is not None:
             saved.restore()
-            if isinstance(data, Stream):
+            if isinstance(data, BatchStream):
                 data.skip(training.epoch)
         return training.run(data, validation, progress)
 

@@ -21,7 +21,7 @@ struct DenseForwardArgs {
   const Real* w;  // in   (outputs, inputs)
   const Real* b;  // in   (outputs)        null without bias
   Real* y;        // out  (rows, outputs)
-  Real* work;     // tmp  dense_forward_work_size elements, 64-byte aligned
+  Real* work;     // tmp  forward_work_size elements, 64-byte aligned
 };
 
 template <class Real>
@@ -33,19 +33,21 @@ struct DenseBackwardArgs {
   Real* dx;        // out  (rows, inputs)    null: not wanted
   Real* dw;        // io   (outputs, inputs)
   Real* db;        // io   (outputs)         null without bias
-  Real* work;      // tmp  dense_backward_work_size elements, 64-byte aligned
+  Real* work;      // tmp  backward_work_size elements, 64-byte aligned
 };
 
-/// `f` null: no activation. Its derivative is a function of y: simd/functions.h.
+/// The kernels of one float type for one instruction set. `f` null: no activation. Its derivative is a function of y:
+/// simd/functions.h.
 template <class Real>
-Index dense_forward_work_size(const DenseDims& dims) noexcept;
-template <class Real>
-void dense_forward(const DenseDims& dims, const Activation* f, const DenseForwardArgs<Real>& args, Team& team) noexcept;
+struct DenseKernels {
+  Index (*forward_work_size)(const DenseDims& dims);
+  void (*forward)(const DenseDims& dims, const Activation* f, const DenseForwardArgs<Real>& args, Team& team);
+  Index (*backward_work_size)(const DenseDims& dims, int threads);
+  void (*backward)(const DenseDims& dims, const Activation* f, const DenseBackwardArgs<Real>& args, Team& team);
+};
 
+/// The kernels for the instruction set in use. Source: dispatch.cpp.
 template <class Real>
-Index dense_backward_work_size(const DenseDims& dims, int threads) noexcept;
-template <class Real>
-void dense_backward(const DenseDims& dims, const Activation* f, const DenseBackwardArgs<Real>& args,
-                    Team& team) noexcept;
+const DenseKernels<Real>& dense_kernels() noexcept;
 
 }  // namespace rnnfast

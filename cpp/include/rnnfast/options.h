@@ -154,7 +154,6 @@ struct OptionKernels {
   Index (*backward_work_size)(const OptionCell& cell, const Dims& dims, int threads);
   void (*backward)(const OptionCell& cell, const OptionParameters<Real>& parameters, const Dims& dims,
                    const OptionBackwardArgs<Real>& args, StepRange steps, Team& team);
-  Index (*backward_cut)(const Dims& dims, Index last, Index wanted);
 };
 
 /// The kernels for the instruction set in use. Source: dispatch.cpp.

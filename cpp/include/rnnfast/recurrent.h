@@ -96,11 +96,9 @@ struct CellKernels {
   Index (*forward_work_size)(const Dims& dims, bool training, int threads);
   void (*forward)(const Dims& dims, const ForwardArgs<Real>& args, bool training, StepRange steps, Team& team);
   /// Backward runs steps.last-1 down to steps.first, those after them having been run, dh and dc carried over. The
-  /// bits are those of one call if steps.first is one of the places where weight gradients are cut anyway.
+  /// bits are those of one call if steps.first is one of the places where weight gradients are cut anyway (chunks.h).
   Index (*backward_work_size)(const Dims& dims, int threads);
   void (*backward)(const Dims& dims, const BackwardArgs<Real>& args, StepRange steps, Team& team);
-  /// The last of these places at or before step `wanted`, for steps that end at `last`, itself one of them or T.
-  Index (*backward_cut)(const Dims& dims, Index last, Index wanted);
 };
 
 /// The kernels for the instruction set in use. Source: dispatch.cpp.

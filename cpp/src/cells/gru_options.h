@@ -27,14 +27,6 @@ class GruOptions {
     }
   }
 
-  /// out = r u, the operand of the recurrent product with the reset gate before it.
-  void reset(const Real* r, const Real* u, Real* out) const {
-    for (Index j = 0; j < H_; j += L) {
-      const Index width = lanes_left<Real>(j, H_);
-      store_lanes(out + j, load_lanes(r + j, width) * load_lanes(u + j, width), width);
-    }
-  }
-
   /// Rest of a row's step. gates: r, z and the pre-activation of n in, n out. q: null with the reset gate before.
   void step(Real* gates, const Real* q, const Real* h_prev, Real* h, Keep<Real> keep) const {
     for (Index j = 0; j < H_; j += L) {

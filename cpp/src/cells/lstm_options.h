@@ -9,9 +9,8 @@
 // Normalisation: Ba et al. (2016).
 #pragma once
 
+#include "cells/normalize.h"
 #include "cells/zoneout.h"
-#include "kernels/normalize.h"
-#include "kernels/pack.h"
 #include "simd/functions.h"
 
 namespace rnnfast::RNNFAST_ISA {

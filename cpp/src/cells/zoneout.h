@@ -3,7 +3,7 @@
 // it.
 #pragma once
 
-#include "kernels/pack.h"
+#include "simd/vec.h"
 
 namespace rnnfast::RNNFAST_ISA {
 

@@ -3,9 +3,9 @@
 #pragma once
 
 #include "rnnfast/dense.h"
-#include "rnnfast/optim.h"
 #include "rnnfast/options.h"
 #include "rnnfast/recurrent.h"
+#include "rnnfast/training.h"
 
 namespace rnnfast {
 
@@ -21,30 +21,6 @@ struct MachineLoops {
 /// Of the instruction set in use. Source: dispatch.cpp.
 template <class Real>
 const MachineLoops<Real>& machine_loops() noexcept;
-
-/// Of training: flat buffers, kernels/optim.h, and kernels/loss.h.
-template <class Real>
-struct TrainingKernels {
-  bool (*step[kRules])(const OptimizerStep<Real>& step);
-  bool (*all_finite)(const Real* x, Index count);
-  double (*sum_of_squares)(const Real* x, Index count);
-  double (*norm)(const Real* x, Index count);
-  void (*scale)(Real* x, Real factor, Index count);
-  void (*clip)(Real* x, Real limit, Index count);
-  void (*add_scaled)(Real* sum, const Real* x, Real factor, Index count);
-  double (*cross_entropy)(const Real* logits, const Index* target, const double* weights, double factor,
-                          Real* derivative, Index rows, Index classes);
-  void (*add_rows)(Real* table, const Index* index, const Real* rows, Index count, Index width);
-};
-
-/// Of the fully connected layer: kernels/dense.h.
-template <class Real>
-struct DenseKernels {
-  Index (*forward_work_size)(const DenseDims& dims);
-  void (*forward)(const DenseDims& dims, const Activation* f, const DenseForwardArgs<Real>& args, Team& team);
-  Index (*backward_work_size)(const DenseDims& dims, int threads);
-  void (*backward)(const DenseDims& dims, const Activation* f, const DenseBackwardArgs<Real>& args, Team& team);
-};
 
 template <class Real>
 struct IsaKernels {

@@ -2,9 +2,9 @@
 // Softmax and cross-entropy, row by row while a row is in the first cache.
 #pragma once
 
-#include "kernels/row_sum.h"
-#include "rnnfast/loss.h"
+#include "rnnfast/types.h"
 #include "simd/math.h"
+#include "simd/row_sum.h"
 
 namespace rnnfast::RNNFAST_ISA {
 

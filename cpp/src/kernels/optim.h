@@ -3,9 +3,8 @@
 // torch.optim; each rule below gives the direction d, `update` does the rest.
 #pragma once
 
-#include "isa/isa.h"
 #include "kernels/loss.h"
-#include "rnnfast/optim.h"
+#include "rnnfast/training.h"
 #include "simd/vec.h"
 
 namespace rnnfast::RNNFAST_ISA {

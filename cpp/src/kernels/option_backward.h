@@ -160,7 +160,7 @@ class OptionBackward {
     if (resets_before(cell)) {
       for (Index n = 0; n < count; ++n) {
         const Real* gates = args.kept + (row0 + n) * kept.size;
-        gru.reset(gates, at(chunk.operand, local + n, K), at(chunk.reset, local + n, H));
+        multiply_row(at(chunk.reset, local + n, H), gates, at(chunk.operand, local + n, K), H);
         gru.finish_before(gates, at(chunk.operand, local + n, K), du[n], at(chunk.da, local + n, M));
       }
     }
@@ -287,7 +287,7 @@ constexpr OptionKernels<Real> option_kernels() {
           .forward = OptionForward<Real>::run,
           .backward_work_size = OptionBackward<Real>::work_size,
           .backward = OptionBackward<Real>::run,
-          .backward_cut = cut_of_chunks};
+};
 }
 
 }  // namespace rnnfast::RNNFAST_ISA

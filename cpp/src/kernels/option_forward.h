@@ -220,7 +220,7 @@ class OptionForward {
     for (Index n = 0; n < count; ++n) gru.gate(row[n]);
     if (resets_before(cell)) {
       const RowsOut<Real> s{scratch.output, H};
-      for (Index n = 0; n < count; ++n) gru.reset(row[n], u[n], s[n]);
+      for (Index n = 0; n < count; ++n) multiply_row(s[n], row[n], u[n], d.H);
       add_products(pack.w_hn, count, RowsIn<Real>{s.data, H}, RowsOut<Real>{row.data + 2 * H, row.stride});
     } else {
       const RowsOut<Real> q{row.data + kept.q, row.stride};

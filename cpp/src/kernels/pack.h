@@ -18,11 +18,6 @@ RNNFAST_INLINE Range columns_of(Range blocks, Index columns) {
   return {up_to(blocks.first), up_to(blocks.last)};
 }
 
-template <class Real>
-RNNFAST_INLINE Index lanes_left(Index unit, Index units) {
-  return units - unit < kLanes<Real> ? units - unit : kLanes<Real>;
-}
-
 /// One step of the transposition below: exchanges lanes `Step` apart between two registers.
 template <class Real, int Step, int... J>
 RNNFAST_INLINE void exchange(Vec<Real>& a, Vec<Real>& b, std::integer_sequence<int, J...>) {

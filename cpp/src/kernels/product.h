@@ -5,8 +5,8 @@
 
 #include <type_traits>
 
-#include "kernels/chunks.h"
 #include "kernels/outer.h"
+#include "rnnfast/chunks.h"
 #include "rnnfast/options.h"
 
 namespace rnnfast::RNNFAST_ISA {

@@ -29,7 +29,6 @@ constexpr CellKernels<Real> cell_kernels() {
       .forward = Forward<CellMath, Real>::run,
       .backward_work_size = Backward<CellMath, Real>::work_size,
       .backward = Backward<CellMath, Real>::run,
-      .backward_cut = cut_of_chunks,
   };
 }
 

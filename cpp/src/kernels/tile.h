@@ -288,9 +288,4 @@ RNNFAST_INLINE void for_each_tile(Index rows, Range blocks, const Body& body) {
   for_each_tile<P>(rows, blocks, false, body);
 }
 
-template <class Real>
-constexpr Index blocks_of(Index units) {
-  return (units + kLanes<Real> - 1) / kLanes<Real>;
-}
-
 }  // namespace rnnfast::RNNFAST_ISA

@@ -5,11 +5,21 @@
 // lanes. Rows are summed piece by piece (chunks.h); threads divide the gates among them.
 #pragma once
 
-#include "kernels/chunks.h"
 #include "kernels/outer.h"
 #include "kernels/team.h"
+#include "rnnfast/chunks.h"
 
 namespace rnnfast::RNNFAST_ISA {
+
+/// Gradients of the pre-activations of a chunk's rows.
+template <class Real>
+struct ChunkGradients {
+  Real* data;
+  Index first_row;  // of the chunk
+  Index stride;
+
+  Real* operator[](Index row) const { return data + (row - first_row) * stride; }
+};
 
 template <class CellMath, class Real>
 class WeightGrad {

@@ -38,6 +38,18 @@ inline constexpr int kAccumulators = 8;
 template <class Real>
 inline constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(Real));
 
+/// Registers for so many units.
+template <class Real>
+constexpr Index blocks_of(Index units) {
+  return (units + kLanes<Real> - 1) / kLanes<Real>;
+}
+
+/// Lanes of the register that begins with `unit` that are real units.
+template <class Real>
+constexpr Index lanes_left(Index unit, Index units) {
+  return units - unit < kLanes<Real> ? units - unit : kLanes<Real>;
+}
+
 template <class Real>
 struct VecTypes {
   using Int = std::conditional_t<sizeof(Real) == 4, std::int32_t, std::int64_t>;

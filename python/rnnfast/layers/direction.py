@@ -156,11 +156,6 @@ class PlainKernels:
     def backward(self, masks: Masks, **call: Any) -> tuple[Array | None, Array, Array | None]:
         return _core.backward(weights=self.weights, **call)
 
-    def cut(self, way: Way, last: int, wanted: int) -> int:
-        return _core.backward_cut(
-            weights=self.weights, steps=way.steps, batch=way.sequences, slots=way.slots, last=last, wanted=wanted
-        )
-
 
 class OptionKernels:
     """The kernels of a cell with options, or with so few connections that most products can be left out.
@@ -204,11 +199,6 @@ class OptionKernels:
     ) -> tuple[Array | None, Array, Array | None]:
         gradients = {name: call.pop(f"d{name}") for name in self.names.values()}
         return _core.option_backward(weights=self.weights, gradients=gradients, **call, **masks._asdict())
-
-    def cut(self, way: Way, last: int, wanted: int) -> int:
-        return _core.option_backward_cut(
-            weights=self.weights, steps=way.steps, batch=way.sequences, slots=way.slots, last=last, wanted=wanted
-        )
 
 
 class Direction:
@@ -256,7 +246,7 @@ class Direction:
         way, grid, h0, c0, masks = call
         x = way.gather(grid)
         trace = Trace(way, x, _in_slots(way, h0), None, None, masks)
-        trace.cuts = self._cuts(way, spacing)
+        trace.cuts = _cuts(way, spacing)
         last_c = None if c0 is None else c0.copy()
         for first, last in zip(trace.cuts, [*trace.cuts[1:], way.steps], strict=True):
             part = way.segment(first, last)
@@ -343,14 +333,6 @@ class Direction:
         """The gradients of this direction's parameters by the kernels' names."""
         return {f"d{ours}": grads.get(f"{name}_{self.suffix}") for name, ours in self.kernels.names.items()}
 
-    def _cuts(self, way: Way, spacing: int) -> list[int]:
-        """Where segments begin: at places where the kernels cut the sums of weight gradients anyway."""
-        cuts, last = [], way.steps
-        while last > 0:
-            last = self.kernels.cut(way, last, max(0, last - spacing))
-            cuts.append(last)
-        return cuts[::-1]
-
 
 def forward_together(parts: Sequence[Direction], calls: Sequence[ForwardCall], training: bool) -> list[Trace]:
     """Calls of two directions, or of layers, each of which takes the output of the one before in place of ``x``."""
@@ -401,6 +383,16 @@ def backward_together(
     for part, call in zip(reversed(parts), reversed(calls), strict=True):
         results.append(part.backward(call._replace(dy=results[-1][0]) if results else call, grads))
     return results[::-1]
+
+
+def _cuts(way: Way, spacing: int) -> list[int]:
+    """Where segments begin: at places where the kernels cut the sums of weight gradients anyway."""
+    cuts, last = [], way.steps
+    while last > 0:
+        wanted = max(0, last - spacing)
+        last = _core.backward_cut(steps=way.steps, batch=way.sequences, slots=way.slots, last=last, wanted=wanted)
+        cuts.append(last)
+    return cuts[::-1]
 
 
 def _given(way: Way, grid: Array, places: Array | None) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _core
-from rnnfast._arrays import Array
+from rnnfast._arrays import Array, as_array
 from rnnfast._checks import integer
 from rnnfast.layers.base import PLAIN, Layer, Run
 
@@ -93,7 +93,7 @@ class Embedding(Layer):
         ValueError
             If one of them has no vector.
         """
-        x = np.asarray(x)
+        x = as_array(x, "Embedding: x")
         self.check_numbers(x, "Embedding: x")
         return self.apply(x)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast._arrays import Array, as_float_array, float_dtype
-from rnnfast._checks import valid_lengths
+from rnnfast._checks import check_lengths
 from rnnfast.layers.base import PLAIN, Layer, Run
 
 
@@ -55,7 +55,7 @@ class Last(Layer):
         _check_steps(x)
         if lengths is None:
             return self.apply(x)
-        return self.apply(x, Run(valid_lengths("Last", lengths, x.shape[1], x.shape[0])))
+        return self.apply(x, Run(check_lengths("Last", lengths, x.shape[0], x.shape[1])))
 
     def apply(self, x: Array, run: Run = PLAIN) -> Array:
         return self.trace(x, run)[0]

@@ -12,7 +12,7 @@ import numpy as np
 
 from rnnfast import _core
 from rnnfast._arrays import Array, as_float_array, is_exactly
-from rnnfast._checks import integer, number
+from rnnfast._checks import check_lengths, integer, number
 from rnnfast.layers import masks as masks_
 from rnnfast.layers.base import PLAIN, Layer, Run
 from rnnfast.layers.direction import (
@@ -26,7 +26,7 @@ from rnnfast.layers.direction import (
     forward_together,
 )
 from rnnfast.layers.options import CellOptions, parse_flag
-from rnnfast.layers.sequences import Way, check_lengths, check_resets, ways
+from rnnfast.layers.sequences import Way, check_resets, ways
 from rnnfast.layers.stream import Stream
 from rnnfast.layers.tape import Gradients, Tape, from_time_major, to_time_major
 

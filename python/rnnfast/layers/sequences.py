@@ -213,19 +213,6 @@ def ways(steps: int, batch: int, lengths: Array | None, resets: Array | None, di
     return [Ragged(steps, batch, lengths, resets, reverse) for reverse in (False, True)[:directions]]
 
 
-def check_lengths(who: str, lengths: Any, steps: int, batch: int) -> Array | None:
-    """``lengths`` as an array of int, None if all are ``steps``; TypeError or ValueError naming ``who``."""
-    array = as_array(lengths, f"{who}: lengths")
-    if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"{who}: lengths has dtype {array.dtype}; expected whole numbers")
-    if array.shape != (batch,):
-        raise ValueError(f"{who}: lengths has shape {array.shape}; expected (N,) = ({batch},), N from x")
-    wrong = np.flatnonzero((array < 0) | (array > steps))
-    if wrong.size:
-        raise ValueError(f"{who}: lengths[{wrong[0]}] is {array[wrong[0]]}; expected 0..T = 0..{steps}, T from x")
-    return None if (array == steps).all() else array.astype(np.intp)
-
-
 def check_resets(who: str, resets: Any, shape: tuple[int, ...]) -> Array:
     """``resets`` as an array of bool; TypeError or ValueError naming ``who``."""
     array = as_array(resets, f"{who}: resets")

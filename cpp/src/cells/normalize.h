@@ -2,8 +2,7 @@
 // Layer normalisation of a row (Ba, Kiros & Hinton 2016): (a - mean) / sqrt(variance + 1e-5), and its derivative.
 #pragma once
 
-#include "kernels/pack.h"
-#include "kernels/row_sum.h"
+#include "simd/row_sum.h"
 
 namespace rnnfast::RNNFAST_ISA {
 

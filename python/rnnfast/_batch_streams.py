@@ -8,7 +8,7 @@ from typing import Any
 from rnnfast._batches import Batch
 
 
-class Stream:
+class BatchStream:
     """Batches from an iterable.
 
     Parameters
