@@ -64,7 +64,8 @@ COPY_ROWS = "cpp/src/rows.cpp"
 TILE, TEAM = "cpp/src/kernels/tile.h", "cpp/src/kernels/team.h"
 MATH, VEC = "cpp/src/simd/math.h", "cpp/src/simd/vec.h"
 OPTIM, LOSS, BIND_OPTIM = "cpp/src/kernels/optim.h", "cpp/src/kernels/loss.h", "cpp/bindings/bind_optim.cpp"
-BINDING, STREAM, WEIGHTS = (f"cpp/bindings/{name}" for name in ("bind_recurrent.cpp", "bind_stream.cpp", "weights.h"))
+CALL, RUN_CALLS = "cpp/bindings/recurrent_call.h", "cpp/bindings/run_calls.h"
+STREAM, WEIGHTS = "cpp/bindings/bind_stream.cpp", "cpp/bindings/weights.h"
 
 
 @dataclass(frozen=True)
@@ -544,21 +545,21 @@ MUTANTS = (
     ),
     Mutant(
         "ignore-dc-n",
-        BINDING,
+        CALL,
         "copy_or_zeros<Real>(in.dc_n, d.N, d.H)",
         "copy_or_zeros<Real>(py::none(), d.N, d.H)",
         "the last cell state's gradient is ignored",
     ),
     Mutant(
         "segment-c",
-        BINDING,
+        RUN_CALLS,
         "    call.run({t, std::min(T, t + segment)}, team);",
         "    call.run({t, std::min(T, t + segment) - (t > 0)}, team);",
         "long calls: the last step of a part is left out where a call is cut to look for Ctrl-C",
     ),
     Mutant(
         "segment-gates",
-        BINDING,
+        CALL,
         "return last > segment ? cut_of_chunks(dims(), last, last - segment) : 0;",
         "return last > segment ? last - segment : 0;",
         "long backward calls: sums of weight gradients are cut in other places",
@@ -646,7 +647,7 @@ MUTANTS = (
         "cross-entropy-padding-counts",
         LOSS,
         "sum.at(at) = sum.at(at) + load_lanes(d + at, width);",
-        "sum.at(at) = sum.at(at) + exp_of_negative<Real>(load_lanes(row + at, width) - splat(most));",
+        "sum.at(at) = sum.at(at) + exp_of_negative<Real>(load_lanes(row + at, width) - splat(greatest));",
         "classes that do not exist take their share",
     ),
     Mutant(
@@ -687,7 +688,7 @@ MUTANTS = (
     ),
     Mutant(
         "wavefront-too-early",
-        BINDING,
+        RUN_CALLS,
         "const std::size_t behind = w.chained ? k : 0;",
         "const std::size_t behind = 0;",
         "a layer does not wait for the one below",
@@ -828,7 +829,7 @@ MUTANTS = (
     ),
     Mutant(
         "no-steps-leave-gradients",
-        "cpp/bindings/bind_recurrent.cpp",
+        CALL,
         "if (in.overwrite && is_empty()) {",
         "if (false) {",
         "without any step weight gradients are what was in memory",
@@ -857,8 +858,8 @@ MUTANTS = (
     Mutant(
         "sparse-row-chains-end-together",
         PRODUCT,
-        "steps = chain.left < steps ? chain.left : steps;",
-        "steps = chain.left > steps ? chain.left : steps;",
+        "steps = least(steps, chain.left);",
+        "steps = most(steps, chain.left);",
         "blocks that pass side by side take as many inputs as the longest of them",
     ),
     Mutant(
@@ -898,7 +899,7 @@ MUTANTS = (
     ),
     Mutant(
         "padding-of-dx-kept",
-        "cpp/bindings/bind_recurrent.cpp",
+        CALL,
         "call_.clear_unused(gradient);",
         "",
         "dL/dx of padding is what was in memory",

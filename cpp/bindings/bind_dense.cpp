@@ -58,8 +58,11 @@ py::array forward(const py::object& x, const py::object& weight, const py::objec
   Activation f;
   const bool active = read_activation(in.check, activation, f);
   py::array y = new_array<Real>({in.dims.rows, in.dims.outputs});
-  DenseForwardArgs<Real> args{data<Real>(in.x), data<Real>(in.w), bias.is_none() ? nullptr : data<Real>(in.b),
-                              data<Real>(y), nullptr};
+  DenseForwardArgs<Real> args{.x = data<Real>(in.x),
+                              .w = data<Real>(in.w),
+                              .b = bias.is_none() ? nullptr : data<Real>(in.b),
+                              .y = data<Real>(y),
+                              .work = nullptr};
   if (in.dims.rows == 0) return y;
   const WithoutGil unlocked;
   const Scratch work(bytes_of(dense_kernels<Real>().forward_work_size(in.dims), sizeof(Real)));
@@ -88,14 +91,14 @@ py::object backward(const py::object& x, const py::object& weight, const py::obj
   }
   py::array dx;
   if (need_dx) dx = new_array<Real>({d.rows, d.inputs});
-  DenseBackwardArgs<Real> args{data<Real>(in.x),
-                               data<Real>(in.w),
-                               active ? data<Real>(out) : nullptr,
-                               data<Real>(gradient),
-                               need_dx ? data<Real>(dx) : nullptr,
-                               data<Real>(dw),
-                               dbias.is_none() ? nullptr : data<Real>(db),
-                               nullptr};
+  DenseBackwardArgs<Real> args{.x = data<Real>(in.x),
+                               .w = data<Real>(in.w),
+                               .y = active ? data<Real>(out) : nullptr,
+                               .dy = data<Real>(gradient),
+                               .dx = need_dx ? data<Real>(dx) : nullptr,
+                               .dw = data<Real>(dw),
+                               .db = dbias.is_none() ? nullptr : data<Real>(db),
+                               .work = nullptr};
   if (d.rows > 0) {
     const WithoutGil unlocked;
     Team team(num_threads());

@@ -469,7 +469,18 @@ void bind_options(py::module_& m) {
          const py::object& dy, const py::object& dcells, const py::object& dh_n, const py::object& dc_n,
          const py::dict& gradients, bool need_dx, bool overwrite, const py::object& slots, const py::object& recurrent,
          const py::object& zoneout_h, const py::object& zoneout_c) {
-        const OptionBackwardInputs in{x, h, c, gates, dy, dcells, dh_n, dc_n, slots, gradients, need_dx, overwrite};
+        const OptionBackwardInputs in{.x = x,
+                                      .h = h,
+                                      .c = c,
+                                      .gates = gates,
+                                      .dy = dy,
+                                      .dcells = dcells,
+                                      .dh_n = dh_n,
+                                      .dc_n = dc_n,
+                                      .slots = slots,
+                                      .gradients = gradients,
+                                      .need_dx = need_dx,
+                                      .overwrite = overwrite};
         return with_real(weights, [&]<class Real>() {
           return OptionBackwardCall<Real>(weights, in, {recurrent, zoneout_h, zoneout_c}).run();
         });

@@ -184,8 +184,8 @@ class Minibatches:
             pool = order[start : start + size * _POOL]
             pool = pool[np.argsort(self.x.lengths[pool], kind="stable")]
             batches += [pool[first : first + size] for first in range(0, len(pool), size)]
-        for number in generator.permutation(len(batches)):
-            yield batches[number]
+        for place in generator.permutation(len(batches)):
+            yield batches[place]
 
     def _batch(self, index: Array) -> Batch:
         weight = None if self.sample_weight is None else self.sample_weight[index]

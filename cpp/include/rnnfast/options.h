@@ -10,6 +10,8 @@
 // which the first are the activated gates in the order of the weights' rows.
 #pragma once
 
+#include <cstdint>
+
 #include "rnnfast/threads.h"
 #include "rnnfast/types.h"
 

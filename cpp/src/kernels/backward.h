@@ -27,8 +27,7 @@ class Backward {
     const Index blocks = blocks_of<Real>(d.H);
     Barrier barrier(split.threads);
     for (Index last = steps.last; last > steps.first;) {
-      Index first = first_of_chunk(d, last);
-      if (first < steps.first) first = steps.first;
+      const Index first = most(first_of_chunk(d, last), steps.first);
       const Backward self(d, args, d.row(first));
       parallel(team, split.threads, [&](int member) {
         self.run_part(first, last, split.part(d, {first, last}, blocks, member), split.by_units ? &barrier : nullptr);
@@ -95,7 +94,7 @@ class Backward {
 
   /// Rows of gradients are not a power of two apart, so that elements below each other do not share a cache set.
   static Index gradient_stride(const Dims& d) { return (blocks_of<Real>(kPlanes * d.H) + 1) * L; }
-  static Index chunk_size(const Dims& d) { return (d.N > kPieceRows ? d.N : kPieceRows) * gradient_stride(d); }
+  static Index chunk_size(const Dims& d) { return most(d.N, kPieceRows) * gradient_stride(d); }
 
   Real* da(Index t, Index row) const { return gradients[d.row(t) + row]; }
   const Real* gates(Index t, Index row) const { return args.gates + (d.row(t) + row) * kPlanes * d.H; }

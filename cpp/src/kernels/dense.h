@@ -90,7 +90,7 @@ class Dense {
   }
 
   static Index padded(Index count) { return blocks_of<Real>(count) * L; }
-  static Index sums_size(const DenseDims& d) { return padded(outer_work_size<Real>(d.inputs)); }
+  static Index sums_size(const DenseDims& d) { return outer_work_size<Real>(d.inputs); }
 
   /// The member's parts of a product: of the rows if these are many, else of the outputs; so many rows at a time that
   /// they stay in cache while the blocks of outputs pass.

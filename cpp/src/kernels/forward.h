@@ -160,7 +160,7 @@ class Forward {
 
   static Index chunk_steps(const Dims& d, Split split) {
     const Index steps = kChunkBytes / (rows_of_a_thread(d, split) * kPlanes * d.H * static_cast<Index>(sizeof(Real)));
-    return steps < 1 ? 1 : (steps > d.T ? d.T : steps);
+    return most<Index>(1, least(steps, d.T));
   }
 
   static Index scratch_size(const Dims& d, Split split) {
@@ -197,7 +197,7 @@ class Forward {
   void run_part(StepRange range, const Part& part, Real* scratch, Barrier* barrier) const {
     const bool at_once = sum_at_once(part.rows.size());
     for (Index t0 = range.first; t0 < range.last; t0 += chunk) {
-      const Index steps = range.last - t0 < chunk ? range.last - t0 : chunk;
+      const Index steps = least(range.last - t0, chunk);
       const GateRows gates = gate_rows(t0, part.rows, scratch);
       if (!at_once) {
         pack.for_each_tile_of(steps * part.rows.size(), part.blocks, false,

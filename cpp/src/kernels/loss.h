@@ -17,7 +17,7 @@ RNNFAST_INLINE Vec<Real> exp_of_negative(Vec<Real> y) {
 
 template <class Real>
 RNNFAST_INLINE Real largest(const Real* row, Index count) {
-  Real most = row[0];
+  Real greatest = row[0];
   Index at = 0;
   if (count >= kLanes<Real>) {
     Vec<Real> lanes = load(row);
@@ -25,10 +25,10 @@ RNNFAST_INLINE Real largest(const Real* row, Index count) {
       const Vec<Real> v = load(row + at);
       lanes = select<Real>(v > lanes, v, lanes);
     }
-    for (int j = 0; j < kLanes<Real>; ++j) most = lanes[j] > most ? lanes[j] : most;
+    for (int j = 0; j < kLanes<Real>; ++j) greatest = most(greatest, lanes[j]);
   }
-  for (; at < count; ++at) most = row[at] > most ? row[at] : most;
-  return most;
+  for (; at < count; ++at) greatest = most(greatest, row[at]);
+  return greatest;
 }
 
 template <class Real>
@@ -43,16 +43,16 @@ inline double cross_entropy(const Real* logits, const Index* target, const doubl
       for (Index j = 0; j < classes; ++j) d[j] = 0;
       continue;
     }
-    const Real most = largest(row, classes);
+    const Real greatest = largest(row, classes);
     RowSum<Real> sum;
     for (Index at = 0; at < classes; at += kLanes<Real>) {
       const Index width = classes - at;
-      store_lanes(d + at, exp_of_negative<Real>(load_lanes(row + at, width) - splat(most)), width);
+      store_lanes(d + at, exp_of_negative<Real>(load_lanes(row + at, width) - splat(greatest)), width);
       // Read again: the padding of a register counts as 0.
       sum.at(at) = sum.at(at) + load_lanes(d + at, width);
     }
     const double total = sum.template total<double>();
-    loss += weight * (__builtin_log(total) - (static_cast<double>(row[target[m]]) - static_cast<double>(most)));
+    loss += weight * (__builtin_log(total) - (static_cast<double>(row[target[m]]) - static_cast<double>(greatest)));
     const Vec<Real> share = splat(static_cast<Real>(factor * weight / total));
     for (Index at = 0; at < classes; at += kLanes<Real>) {
       const Index width = classes - at;

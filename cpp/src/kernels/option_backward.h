@@ -23,8 +23,7 @@ class OptionBackward {
     const Index own = Scratch(cell, d, nullptr).size;
     const auto scratch = [&](int member) { return Scratch(cell, d, args.work + self.chunk.size + member * own); };
     for (Index last = steps.last; last > steps.first;) {
-      Index first = first_of_chunk(d, last);
-      if (first < steps.first) first = steps.first;
+      const Index first = most(first_of_chunk(d, last), steps.first);
       parallel(team, split.threads, [&](int member) {
         const Range rows = split.part(d, {first, last}, 0, member).rows;
         const Scratch mine = scratch(member);
@@ -58,7 +57,7 @@ class OptionBackward {
     Index size;
 
     Chunk(const OptionCell& cell, const Dims& d, Real* work) {
-      const Index rows = d.N > kPieceRows ? d.N : kPieceRows;
+      const Index rows = most(d.N, kPieceRows);
       const bool lstm = cell.kind == CellKind::lstm;
       Carver<Real> carver{work};
       const auto take = [&](bool wanted, Index columns) { return wanted ? carver.take(rows * columns) : nullptr; };
@@ -89,8 +88,7 @@ class OptionBackward {
       Carver<Real> carver{work};
       dv = carver.take(d.N * d.H);
       du = carver.take(d.N * cell.K());
-      const Index right = cell.K() > d.I ? cell.K() : d.I;
-      sums = carver.take(outer_work_size<Real>(right > d.H ? right : d.H));
+      sums = carver.take(outer_work_size<Real>(most(d.H, most(d.I, cell.K()))));
       size = carver.used;
     }
   };
@@ -277,17 +275,18 @@ class OptionBackward {
 
 template <class Real>
 constexpr OptionKernels<Real> option_kernels() {
-  return {.lanes = kLanes<Real>,
-          .kept_size = [](const OptionCell& cell) { return KeptRow(cell).size; },
-          .forward_pack_size = OptionPack<Real>::forward_size,
-          .pack_forward = OptionPack<Real>::pack_forward,
-          .backward_pack_size = OptionPack<Real>::backward_size,
-          .pack_backward = OptionPack<Real>::pack_backward,
-          .forward_work_size = OptionForward<Real>::work_size,
-          .forward = OptionForward<Real>::run,
-          .backward_work_size = OptionBackward<Real>::work_size,
-          .backward = OptionBackward<Real>::run,
-};
+  return {
+      .lanes = kLanes<Real>,
+      .kept_size = [](const OptionCell& cell) { return KeptRow(cell).size; },
+      .forward_pack_size = OptionPack<Real>::forward_size,
+      .pack_forward = OptionPack<Real>::pack_forward,
+      .backward_pack_size = OptionPack<Real>::backward_size,
+      .pack_backward = OptionPack<Real>::pack_backward,
+      .forward_work_size = OptionForward<Real>::work_size,
+      .forward = OptionForward<Real>::run,
+      .backward_work_size = OptionBackward<Real>::work_size,
+      .backward = OptionBackward<Real>::run,
+  };
 }
 
 }  // namespace rnnfast::RNNFAST_ISA

@@ -14,7 +14,7 @@ namespace rnnfast::RNNFAST_ISA {
 template <class Real>
 Split option_split(const OptionCell& cell, const Dims& d, int available) {
   Split split = Split::choose<Real>(d, static_cast<int>(cell.gates()), available);
-  if (split.by_units) split = {d.N < available ? static_cast<int>(d.N) : available, false};
+  if (split.by_units) split = {static_cast<int>(least<Index>(d.N, available)), false};
   return split;
 }
 
@@ -95,7 +95,7 @@ class OptionForward {
     const bool together = rows.size() == d.N && chunk_steps(cell, d) > 1;
     const Index chunk = together ? chunk_steps(cell, d) : 1;
     for (Index first = steps.first; first < steps.last; first += chunk) {
-      const Index last = first + chunk < steps.last ? first + chunk : steps.last;
+      const Index last = least(first + chunk, steps.last);
       if (together) {
         const RowsOut<Real> row = rows_of_step(first, first, 0, scratch);
         add_inputs((last - first) * d.N, RowsIn<Real>{args.x + d.row(first) * d.I, d.I}, row);

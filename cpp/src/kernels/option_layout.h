@@ -36,8 +36,8 @@ struct OptionPack {
   Matrix<Real> w_ih, w_hh;
   Matrix<Real> w_hn;  // the rows of n, if they are a matrix of their own
   Matrix<Real> w_hr;
-  const Real* bias_ih;  // (M)  with that of w_hh in it where both are added to the same. Forward only
-  const Real* bias_hh;  // (M)
+  const Real* bias_ih = nullptr;  // (M)  with that of w_hh in it where both are added to the same. Forward only
+  const Real* bias_hh = nullptr;  // (M)  forward only
   Index size;
 
   /// Views of what pack_forward (`backwards` false) or pack_backward wrote.
@@ -57,6 +57,7 @@ struct OptionPack {
     w_hh = next(cell.M() - own, cell.K(), backwards ? parameters.hh.backward : parameters.hh.forward);
     w_hn = own > 0 ? next(own, cell.K(), backwards ? parameters.hn.backward : parameters.hn.forward) : Matrix<Real>{};
     w_hr = cell.P > 0 ? next(cell.P, H, nullptr) : Matrix<Real>{};
+    if (backwards) return;
     bias_ih = place();
     size += cell.M();
     bias_hh = place();
@@ -105,7 +106,7 @@ struct Carver {
 
   Real* take(Index count) {
     Real* part = base == nullptr ? nullptr : base + used;
-    used += (count + kLanes<Real> - 1) / kLanes<Real> * kLanes<Real>;
+    used += blocks_of<Real>(count) * kLanes<Real>;
     return part;
   }
 };

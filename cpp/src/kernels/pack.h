@@ -14,7 +14,7 @@ namespace rnnfast::RNNFAST_ISA {
 /// The columns, or units, of some blocks.
 template <class Real>
 RNNFAST_INLINE Range columns_of(Range blocks, Index columns) {
-  const auto up_to = [columns](Index block) { return block * kLanes<Real> < columns ? block * kLanes<Real> : columns; };
+  const auto up_to = [columns](Index block) { return least(block * kLanes<Real>, columns); };
   return {up_to(blocks.first), up_to(blocks.last)};
 }
 
@@ -104,7 +104,7 @@ inline void pack_lanes(Real* to, Index to_stride, const Real* w, Index rows, Ind
   constexpr int L = kLanes<Real>;
   constexpr Index kRows = 8;
   for (Index first = 0; first < rows; first += kRows) {
-    const Index last = first + kRows < rows ? first + kRows : rows;
+    const Index last = least(first + kRows, rows);
     for (Index block = blocks.first; block < blocks.last; ++block) {
       const Index width = lanes_left<Real>(block * L, columns);
       for (Index row = first; row < last; ++row) {

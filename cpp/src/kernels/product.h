@@ -130,7 +130,7 @@ inline void add_sparse_products(const Matrix<Real>& w, const Real* in, Real* out
   for (Chain& chain : chains) all = begin(chain) && all;
   while (all) {
     Index steps = chains[0].left;
-    for (const Chain& chain : chains) steps = chain.left < steps ? chain.left : steps;
+    for (const Chain& chain : chains) steps = least(steps, chain.left);
     go_on(chains, std::integral_constant<int, kChains>{}, steps);
     for (Chain& chain : chains) all = (chain.left > 0 || begin(chain)) && all;
   }
@@ -218,7 +218,7 @@ inline void add_outer_products(Real* to, Index right, Index rows, RowsIn<Real> a
     return;
   }
   for (Index begin = 0; begin < rows; begin += kPieceRows) {
-    const Index height = rows - begin < kPieceRows ? rows - begin : kPieceRows;
+    const Index height = least(rows - begin, kPieceRows);
     for (Index block = share.blocks.first; block < share.blocks.last; ++block) {
       Real* at = work + block * kPieceRows * L;
       const Index width = lanes_left<Real>(block * L, right);
@@ -260,7 +260,7 @@ inline void add_sums(Real* to, Index rows, const Left& a, const Right& b, Range 
   for (Index k = share.first; k < share.last; k += L) {
     const Index width = lanes_left<Real>(k, share.last);
     for (Index begin = 0; begin < rows; begin += kPieceRows) {
-      const Index end = rows - begin < kPieceRows ? rows : begin + kPieceRows;
+      const Index end = least(rows, begin + kPieceRows);
       Vec<Real> sum{};
       for (Index m = begin; m < end; ++m) {
         const Vec<Real> left = load_lanes(a(m) + k, width);

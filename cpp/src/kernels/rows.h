@@ -110,8 +110,7 @@ inline void add_unpacked_rows(const Real* w, Index depth, Index columns, RowsIn<
 template <class Real>
 constexpr Index part_height(Index columns) {
   constexpr Index kPartBytes = 512 * 1024;
-  const Index height = kPartBytes / (columns * static_cast<Index>(sizeof(Real)));
-  return height < 16 ? 16 : (height > kMostPartRows ? kMostPartRows : height);
+  return most<Index>(16, least(kMostPartRows, kPartBytes / (columns * static_cast<Index>(sizeof(Real)))));
 }
 
 /// The same for any number of rows: w is packed part by part, each of which is used while it is in the cache.
@@ -122,7 +121,7 @@ inline void add_products_by_parts(const Real* w, Index depth, Index columns, Ind
   constexpr int L = kLanes<Real>;
   const Index height = part_height<Real>(columns);
   for (Index first = 0; first < depth; first += height) {
-    const Index part = depth - first < height ? depth - first : height;
+    const Index part = least(depth - first, height);
     const Panels<Real> panels{work, part, part * L};
     pack_lanes(work, part * L, w + first * columns, part, columns, share);
     for_each_tile<1>(rows, share, [&](const TileRange& tile) {

@@ -45,7 +45,7 @@ struct Split {
     const Index blocks = blocks_of<Real>(d.H);
     const bool few_rows = d.N < kRowsPerThread * available;
     if (few_rows && step >= kWorthBarrier && blocks >= 2 * available) return {available, true};
-    return {d.N < available ? static_cast<int>(d.N) : available, false};
+    return {static_cast<int>(least<Index>(d.N, available)), false};
   }
 
   /// Of all steps and sequences.
@@ -67,8 +67,7 @@ struct Split {
   /// cut anew every few steps, so that all of them have something to do.
   StepRange stretch(const Dims& d, Index first, Index last) const {
     if (d.slots == nullptr || threads == 1 || by_units) return {first, last};
-    const Index steps = d.T / kStretches > 0 ? d.T / kStretches : 1;
-    return {first, last - first < steps ? last : first + steps};
+    return {first, least(last, first + most<Index>(1, d.T / kStretches))};
   }
 
  private:
@@ -82,7 +81,7 @@ struct Split {
     while (low < high) {
       const Index middle = (low + high) / 2;
       Index steps = 0;
-      for (Index t = range.first; t < range.last; ++t) steps += d.rows(t) < middle ? d.rows(t) : middle;
+      for (Index t = range.first; t < range.last; ++t) steps += least(d.rows(t), middle);
       if (steps < wanted) {
         low = middle + 1;
       } else {

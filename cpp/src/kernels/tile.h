@@ -27,7 +27,7 @@ struct Panels {
 /// Rows of a tile are at most this many, so that R x U x P accumulators leave registers for the operands, and R
 /// pointers to rows leave some for addresses.
 template <int P>
-inline constexpr int kMaxRows = kAccumulators / (P == 1 ? 4 : P) < 6 ? kAccumulators / (P == 1 ? 4 : P) : 6;
+inline constexpr int kMaxRows = least(6, kAccumulators / (P == 1 ? 4 : P));
 
 /// How many blocks of units a tile of R rows takes at once: the fewer the rows, the more blocks, because the
 /// multiply-adds of a tile must be many enough to hide their latency. More streams than these do not add any speed.
@@ -47,9 +47,7 @@ struct Range {
   Index size() const { return last - first; }
 };
 
-RNNFAST_INLINE Range intersection(Range a, Range b) {
-  return {a.first > b.first ? a.first : b.first, a.last < b.last ? a.last : b.last};
-}
+RNNFAST_INLINE Range intersection(Range a, Range b) { return {most(a.first, b.first), least(a.last, b.last)}; }
 
 /// What one tile covers.
 struct TileRange {

@@ -144,14 +144,14 @@ class WeightGrad {
   RNNFAST_INLINE void for_each_target(Index position, Index first, Index count, const Body& body) const {
     const int plane = static_cast<int>(position / d.H);
     const Index unit = position % d.H;
-    const Index end = first + count < columns(d) ? first + count : columns(d);
+    const Index end = least(first + count, columns(d));
     if (has_input(plane) && first < d.I) {
       const Index row = CellMath::kInputGate[input_product<CellMath>(plane)] * d.H + unit;
-      body(args.dw_ih + row * d.I + first, Index{0}, (end < d.I ? end : d.I) - first);
+      body(args.dw_ih + row * d.I + first, Index{0}, least(end, d.I) - first);
     }
     if (has_recurrent(plane) && end > d.I) {
       const Index row = CellMath::kRecurrentGate[recurrent_product<CellMath>(plane)] * d.H + unit;
-      const Index skip = first < d.I ? d.I - first : 0;
+      const Index skip = most<Index>(0, d.I - first);
       body(args.dw_hh + row * d.H + first + skip - d.I, skip, end - first - skip);
     }
   }

@@ -38,6 +38,16 @@ inline constexpr int kAccumulators = 8;
 template <class Real>
 inline constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(Real));
 
+// The standard library's are not for units whose inlined code must not leave their namespace.
+template <class Number>
+RNNFAST_INLINE constexpr Number least(Number a, Number b) {
+  return b < a ? b : a;
+}
+template <class Number>
+RNNFAST_INLINE constexpr Number most(Number a, Number b) {
+  return a < b ? b : a;
+}
+
 /// Registers for so many units.
 template <class Real>
 constexpr Index blocks_of(Index units) {
@@ -47,7 +57,7 @@ constexpr Index blocks_of(Index units) {
 /// Lanes of the register that begins with `unit` that are real units.
 template <class Real>
 constexpr Index lanes_left(Index unit, Index units) {
-  return units - unit < kLanes<Real> ? units - unit : kLanes<Real>;
+  return least<Index>(units - unit, kLanes<Real>);
 }
 
 template <class Real>
