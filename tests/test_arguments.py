@@ -575,7 +575,8 @@ def bad_private_forwards() -> Iterator[Bad]:
                 # Another number of steps is as good as any.
                 if not (name == "x" and what.startswith("axis 0")):
                     yield bad(f"{name} {what}", f"{name}|x", **{name: wrong})
-            yield bad(f"{name} None", name, **{name: None})
+            if name == "x" or private.inputs["c0"] is not None:  # states may be None, but not one of two
+                yield bad(f"{name} None", name, **{name: None})
         for what, wrong in [*no_arrays(), ("None", None), ("an array", private.inputs["x"])]:
             yield bad(f"weights {what}", "weights|incompatible", weights=wrong)
 

@@ -183,15 +183,28 @@ inline void clear(py::array& array) {
   if (array.size() > 0) std::memset(array.mutable_data(), 0, static_cast<std::size_t>(array.nbytes()));
 }
 
+/// The numbers of an array, null for None.
+template <class Real>
+const Real* data_or_null(const py::object& array) {
+  return array.is_none() ? nullptr : data<Real>(py::reinterpret_borrow<py::array>(array));
+}
+
+/// A copy of `count` numbers, zeros if `from` is null.
+template <class Real>
+void copy_or_clear(Real* to, const Real* from, Index count) {
+  const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(Real);
+  if (count == 0) return;
+  if (from == nullptr) {
+    std::memset(to, 0, bytes);
+  } else {
+    std::memcpy(to, from, bytes);
+  }
+}
+
 template <class Real>
 py::array copy_or_zeros(const py::object& source, Index N, Index H) {
   py::array result = new_array<Real>({N, H});
-  if (source.is_none()) {
-    clear(result);
-  } else if (result.size() > 0) {
-    std::memcpy(result.mutable_data(), py::reinterpret_borrow<py::array>(source).data(),
-                static_cast<std::size_t>(result.nbytes()));
-  }
+  copy_or_clear(data<Real>(result), data_or_null<Real>(source), N * H);
   return result;
 }
 

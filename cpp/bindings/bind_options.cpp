@@ -295,12 +295,12 @@ class OptionForwardCall : OptionCall<Real> {
     OptionForwardArgs<Real> args{};
     args.masks = masks_;
     args.x = data<Real>(std::as_const(call_.x));
-    py::array h = in_slots<Real>(call_, h0_);
+    py::array h = in_slots<Real>(call_, h0_, cell_.K());
     args.h = data<Real>(h);
     py::object c = py::none();
     py::object kept = py::none();
     if (cell_.has_cell_state()) {
-      py::array states = training ? in_slots<Real>(call_, c0_) : copy_or_zeros<Real>(c0_, d.N, d.H);
+      py::array states = training ? in_slots<Real>(call_, c0_, d.H) : copy_or_zeros<Real>(c0_, d.N, d.H);
       args.c = data<Real>(states);
       c = std::move(states);
     }

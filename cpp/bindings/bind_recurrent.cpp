@@ -37,10 +37,9 @@ py::object infer(Weights& weights, const py::object& x, const py::object& state)
   const py::array given = py::reinterpret_borrow<py::array>(x);
   if (given.ndim() != 3 || !is_plain<Real>(x, {given.shape(0), given.shape(1), I})) return py::none();
   const Index N = given.shape(1);
-  py::object h0, c0 = py::none();
+  py::object h0 = py::none(), c0 = py::none();
   if (state.is_none()) {
-    h0 = copy_or_zeros<Real>(py::none(), N, H);
-    if (has_cell_state) c0 = h0;
+    // Zeros.
   } else if (!has_cell_state) {
     if (!is_plain<Real>(state, {1, N, H})) return py::none();
     h0 = without_first_axis<Real>(state);

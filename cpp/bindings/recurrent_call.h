@@ -12,11 +12,12 @@
 
 namespace rnnfast::bindings {
 
-/// One forward call: what it takes is checked and what it gives allocated when it is made.
+/// One forward call: what it takes is checked and what it gives allocated when it is made. Initial states may be None:
+/// zeros.
 template <class Real>
 class ForwardCall {
  public:
-  ForwardCall(Weights& weights, const py::object& x, const py::object& h0_in, const py::object& c0_in,
+  ForwardCall(Weights& weights, const py::object& x, const py::object& h0, const py::object& c0,
               const py::object& slots, const py::object& places, bool training)
       : weights_(weights),
         check_("forward"),
@@ -24,15 +25,15 @@ class ForwardCall {
         call_(check_, weights.dims(), std::type_identity<Real>{}, x, slots, places),
         training_(training) {
     const Dims& d = call_.dims;
-    const py::array h0 = check_.shaped<Real>("h0", h0_in, {d.N, d.H}, "(N, H)", call_.origin());
-    if (k_.has_cell_state == c0_in.is_none()) {
-      check_.value_error(k_.has_cell_state ? "c0 is None; expected (N, H)"
-                                           : "c0 is given; expected None, cell has none");
+    if (!c0.is_none() && !k_.has_cell_state) check_.value_error("c0 is given; expected None, cell has none");
+    if (k_.has_cell_state && h0.is_none() != c0.is_none()) {
+      check_.value_error("one of h0 and c0 is None; expected both or neither");
     }
-    h_ = in_slots<Real>(call_, h0);
+    if (!h0.is_none()) check_.shaped<Real>("h0", h0, {d.N, d.H}, "(N, H)", call_.origin());
+    if (!c0.is_none()) check_.shaped<Real>("c0", c0, {d.N, d.H}, "(N, H)", call_.origin());
+    h_ = in_slots<Real>(call_, h0, d.H);
     if (k_.has_cell_state) {
-      const py::array c0 = check_.shaped<Real>("c0", c0_in, {d.N, d.H}, "(N, H)", call_.origin());
-      py::array states = training ? in_slots<Real>(call_, c0) : copy_or_zeros<Real>(c0, d.N, d.H);
+      py::array states = training ? in_slots<Real>(call_, c0, d.H) : copy_or_zeros<Real>(c0, d.N, d.H);
       args_.c = data<Real>(states);
       c_ = std::move(states);
     }
@@ -65,24 +66,26 @@ class ForwardCall {
   /// States after every step, (T, N, H), a view of what result() gives; of a dense batch.
   py::array output() const {
     const Dims& d = dims();
-    const py::array_t<Real> h(h_);
-    return py::array(h.dtype(), {d.T, d.N, d.H}, {h.strides(0), h.strides(1), h.strides(2)}, h.data() + d.N * d.H, h_);
+    return view({d.T, d.N, d.H}, data<Real>(h_) + d.N * d.H, h_);
   }
 
   /// y and the last state, as a layer gives them.
   py::tuple inferred() const {
     const Dims& d = dims();
-    const py::array_t<Real> h(h_);
-    py::array last = py::array_t<Real>({Index{1}, d.N, d.H}, h.data() + d.T * d.N * d.H);
+    py::array last = new_array<Real>({1, d.N, d.H});
+    copy_or_clear(data<Real>(last), data<Real>(h_) + d.T * d.N * d.H, d.N * d.H);
     if (c_.is_none()) return py::make_tuple(output(), std::move(last));
-    const py::array_t<Real> c(py::reinterpret_borrow<py::array>(c_));
-    return py::make_tuple(output(),
-                          py::make_tuple(std::move(last), py::array_t<Real>({Index{1}, d.N, d.H}, c.data(), c)));
+    const py::array c = py::reinterpret_borrow<py::array>(c_);
+    return py::make_tuple(output(), py::make_tuple(std::move(last), view({1, d.N, d.H}, data<Real>(c), c)));
   }
 
   py::tuple result() { return py::make_tuple(std::move(h_), std::move(c_), std::move(gates_)); }
 
  private:
+  static py::array view(const std::vector<Index>& shape, const Real* numbers, const py::array& owner) {
+    return py::array(owner.dtype(), shape, numbers, owner);
+  }
+
   Weights& weights_;
   Checker check_;
   const CellKernels<Real>& k_;

@@ -144,11 +144,11 @@ class CallDims {
   std::vector<bool> unused_;  // rows of x without a place
 };
 
-/// States in their slots, with a copy of `first` (N, ...) in slot 0.
+/// States of `width` numbers in their slots, with a copy of `first` (N, width), or zeros for None, in slot 0.
 template <class Real>
-py::array in_slots(const CallDims& call, const py::array& first) {
-  py::array states = new_array<Real>(call.slot_shape({static_cast<Index>(first.shape(1))}));
-  if (first.size() > 0) std::memcpy(states.mutable_data(), first.data(), static_cast<std::size_t>(first.nbytes()));
+py::array in_slots(const CallDims& call, const py::object& first, Index width) {
+  py::array states = new_array<Real>(call.slot_shape({width}));
+  copy_or_clear(data<Real>(states), data_or_null<Real>(first), call.dims.N * width);
   return states;
 }
 

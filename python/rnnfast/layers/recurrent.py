@@ -259,22 +259,18 @@ class RecurrentLayer(Layer):
         y, h, c = self._run(x, states, lengths, resets, None)
         return from_time_major(y, layout), self._state(h, c, layout)
 
-    def _exact_state(self, state: State, batch: int) -> tuple[Array, Array | None] | None:
-        """The two parts of a state, (1, N, H), if they are as the kernels take them."""
-        shape = (1, batch, self.hidden_size)
+    def _exact_state(self, state: State, batch: int) -> tuple[Array | None, Array | None] | None:
+        """The two parts of a state, (N, H), None for zeros, if they are as the kernels take them."""
         if state is None:
-            if self.learn_initial_state:
+            return None, None
+        parts = state if self._has_cell_state else (state,)
+        if type(parts) is not tuple or len(parts) != 1 + self._has_cell_state:
+            return None
+        shape = (1, batch, self.hidden_size)
+        for part in parts:
+            if not (is_exactly(part, self.dtype, 3) and part.shape == shape):
                 return None
-            zeros = np.zeros(shape, self.dtype)
-            return zeros, zeros if self._has_cell_state else None
-        if not self._has_cell_state:
-            return (state, None) if is_exactly(state, self.dtype, 3) and state.shape == shape else None
-        if type(state) is not tuple or len(state) != 2:
-            return None
-        h, c = state
-        if not (is_exactly(h, self.dtype, 3) and h.shape == shape):
-            return None
-        return (h, c) if is_exactly(c, self.dtype, 3) and c.shape == shape else None
+        return parts[0][0], parts[1][0] if self._has_cell_state else None
 
     def forward(
         self,
@@ -297,7 +293,7 @@ class RecurrentLayer(Layer):
         checkpoint : bool or int
             Keep the states of every k-th step only, and let `backward` run the steps between them again: the same
             bits with a fraction of the memory, for about a third more time. True: k about sqrt(T). k is rounded up to
-            where sums of weight gradients are cut anyway, 256 rows.
+            where sums of weight gradients are cut anyway, 512 rows.
 
         Returns
         -------
@@ -332,11 +328,10 @@ class RecurrentLayer(Layer):
         if not (is_exactly(x, self.dtype, 3) and x.shape[2] == self.input_size):
             return None
         first = self._exact_state(state, x.shape[1])
-        if first is None:
+        if first is None or (state is None and self.learn_initial_state):
             return None
-        h0, c0 = first
         tape = Tape(self, "T N")
-        y = self._trace_directly(weights, x, tape, h0[0], None if c0 is None else c0[0])
+        y = self._trace_directly(weights, x, tape, *first)
         y.flags.writeable = False
         tape._outside += x, y
         trace = tape._traces[0]
@@ -392,15 +387,12 @@ class RecurrentLayer(Layer):
             return None
         if dy is not None and not (is_exactly(dy, self.dtype, 3) and dy.shape == (*tape._shape, self.hidden_size)):
             return None
-        last: tuple[Array | None, Array | None] | None = (None, None)
-        if dstate is not None:
-            last = self._exact_state(dstate, tape._shape[1])
+        last = self._exact_state(dstate, tape._shape[1])
         if last is None:
             return None
         flat = _core.empty((self.parameters.size,), self.dtype)
         grads = self._gradients(flat)
-        dh_n, dc_n = (None if part is None else part[0] for part in last)
-        dx, dh, dc = self._pull_back_directly(weights, tape, dy, dh_n, dc_n, grads, True)
+        dx, dh, dc = self._pull_back_directly(weights, tape, dy, *last, grads, True)
         assert dx is not None
         return Gradients(dx, dh[None] if dc is None else (dh[None], dc[None]), grads, flat)
 
@@ -437,14 +429,16 @@ class RecurrentLayer(Layer):
         tape = Tape(self, "T N")
         if self._direct is not None and run.lengths is None and run.carry is None:
             tape._learned = self.learn_initial_state
-            x = np.ascontiguousarray(x)
-            return self._trace_directly(self._direct, x, tape, *self._initial(0, x.shape[1], None)), tape
+            first = self._initial(0, x.shape[1], None) if self.learn_initial_state else (None, None)
+            return self._trace_directly(self._direct, np.ascontiguousarray(x), tape, *first), tape
         return self._run_in_model(x, run, tape), tape
 
     # Small steps of training are mostly Python; these two leave out what a plain layer does not need. Going through
     # `Direction` as well takes a quarter longer.
 
-    def _trace_directly(self, weights: _core.Weights, x: Array, tape: Tape, h0: Array, c0: Array | None) -> Array:
+    def _trace_directly(
+        self, weights: _core.Weights, x: Array, tape: Tape, h0: Array | None, c0: Array | None
+    ) -> Array:
         shape = x.shape[:2]
         h, c, gates = _core.forward(weights=weights, x=x, h0=h0, c0=c0, training=True, slots=None)
         tape._shape = shape
