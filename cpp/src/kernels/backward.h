@@ -12,9 +12,7 @@ namespace rnnfast::RNNFAST_ISA {
 template <class CellMath, class Real>
 class Backward {
  public:
-  static Index work_size(const Dims& d, int threads) {
-    return chunk_size(d) + threads * WeightGrad<CellMath, Real>::work_size(d);
-  }
+  static Index work_size(const Dims& d, int threads) { return chunk_size(d) + threads * own_size(d); }
 
   static void run(const Dims& d, const BackwardArgs<Real>& args, StepRange steps, Team& team) {
     assert(0 <= steps.first && steps.first < steps.last && steps.last <= d.T);
@@ -94,7 +92,13 @@ class Backward {
 
   /// Rows of gradients are not a power of two apart, so that elements below each other do not share a cache set.
   static Index gradient_stride(const Dims& d) { return (blocks_of<Real>(kPlanes * d.H) + 1) * L; }
-  static Index chunk_size(const Dims& d) { return most(d.N, kPieceRows) * gradient_stride(d); }
+  static Index chunk_size(const Dims& d) { return most(d.N, least(kPieceRows, d.row(d.T))) * gradient_stride(d); }
+  /// What a thread needs for itself: for weight gradients or, of a single step, for dh and dx.
+  static Index own_size(const Dims& d) {
+    const Index of_sums = WeightGrad<CellMath, Real>::work_size(d);
+    if (!backward_runs_unpacked(d) || d.N <= kUnpackedRows) return of_sums;
+    return most(of_sums, most(part_work_size<Real>(d.I), part_work_size<Real>(d.H)));
+  }
 
   Real* da(Index t, Index row) const { return gradients[d.row(t) + row]; }
   const Real* gates(Index t, Index row) const { return args.gates + (d.row(t) + row) * kPlanes * d.H; }
@@ -257,10 +261,7 @@ class Backward {
                                     work_of(member));
   }
 
-  Real* work_of(int member) const {
-    static_assert(kMostPartRows <= kPieceRows, "what add_products_by_parts needs is within what WeightGrad needs");
-    return args.work + chunk_size(d) + member * WeightGrad<CellMath, Real>::work_size(d);
-  }
+  Real* work_of(int member) const { return args.work + chunk_size(d) + member * own_size(d); }
 };
 
 }  // namespace rnnfast::RNNFAST_ISA

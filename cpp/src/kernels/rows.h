@@ -31,8 +31,6 @@ RNNFAST_INLINE void clear(Real* to, Index count) {
   std::memset(to, 0, static_cast<std::size_t>(count) * sizeof(Real));
 }
 
-inline constexpr Index kMostPartRows = 256;
-
 /// One tile of sums that go on from what stands in `out`: body(accumulators, rows of `in`) adds to them.
 template <class Real, class Body>
 RNNFAST_INLINE void add_to_rows(const TileRange& tile, RowsIn<Real> in, RowsOut<Real> out, Index columns,
@@ -110,11 +108,17 @@ inline void add_unpacked_rows(const Real* w, Index depth, Index columns, RowsIn<
 template <class Real>
 constexpr Index part_height(Index columns) {
   constexpr Index kPartBytes = 512 * 1024;
-  return most<Index>(16, least(kMostPartRows, kPartBytes / (columns * static_cast<Index>(sizeof(Real)))));
+  const Index height = kPartBytes / (columns * static_cast<Index>(sizeof(Real)));
+  return most<Index>(16, least<Index>(height, 256));
+}
+
+template <class Real>
+constexpr Index part_work_size(Index columns) {
+  return blocks_of<Real>(columns) * part_height<Real>(columns) * kLanes<Real>;
 }
 
 /// The same for any number of rows: w is packed part by part, each of which is used while it is in the cache.
-///   work  tmp  (blocks of columns, kMostPartRows, lanes)
+///   work  tmp  part_work_size(columns) elements
 template <class Real>
 inline void add_products_by_parts(const Real* w, Index depth, Index columns, Index rows, RowsIn<Real> in,
                                   RowsOut<Real> out, Range share, Real* work) {

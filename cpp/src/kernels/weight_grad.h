@@ -24,7 +24,7 @@ struct ChunkGradients {
 template <class CellMath, class Real>
 class WeightGrad {
  public:
-  static Index work_size(const Dims& d) { return blocks_of<Real>(columns(d)) * kPieceRows * L; }
+  static Index work_size(const Dims& d) { return blocks_of<Real>(columns(d)) * height(d) * L; }
 
   /// Adds, or writes, the gradient of some steps.
   ///   gates   the units-of-gates range (of planes * H) this thread is responsible for
@@ -52,7 +52,7 @@ class WeightGrad {
   const Dims& d;
   const BackwardArgs<Real>& args;
   const Index row_size;     // from row to row of the gates' gradients
-  Real* const inputs;       // [blocks of columns][kPieceRows][lanes] of [x, h_prev]
+  Real* const inputs;       // [blocks of columns][height][lanes] of [x, h_prev]
   Index h_row[kPieceRows];  // row of h that comes before a row of the piece
   Index x_row[kPieceRows];  // its row of x
   bool adds = true;         // to what stands in the gradients
@@ -61,6 +61,8 @@ class WeightGrad {
       : d(dims), args(a), row_size(da_stride), inputs(work) {}
 
   static Index columns(const Dims& d) { return d.I + d.H; }
+  /// Rows that a piece has at most.
+  static Index height(const Dims& d) { return least(kPieceRows, d.row(d.T)); }
 
   void add_piece(const Real* da, Index rows, Range gates) const {
     assert(0 < rows && rows <= kPieceRows);
@@ -70,7 +72,7 @@ class WeightGrad {
       return;
     }
     pack_inputs(rows);
-    const Panels<Real> panels{inputs, rows, kPieceRows * L};
+    const Panels<Real> panels{inputs, rows, height(d) * L};
     for (int plane = 0; plane < CellMath::kPlanes; ++plane) {
       // A plane without an input product has no part in dw_ih, one without a recurrent product none in dw_hh.
       const Range blocks{has_input(plane) ? 0 : d.I / L, blocks_of<Real>(has_recurrent(plane) ? d.I + d.H : d.I)};
@@ -117,7 +119,7 @@ class WeightGrad {
   void pack_inputs(Index rows) const {
     const Index width = columns(d);
     for (Index block = 0; block < blocks_of<Real>(width); ++block) {
-      Real* to = inputs + block * kPieceRows * L;
+      Real* to = inputs + block * height(d) * L;
       const Index first = block * L;
       for (Index m = 0; m < rows; ++m, to += L) {
         const Real* x = args.x + x_row[m] * d.I;
