@@ -53,7 +53,10 @@ class Parameters:
         self._version = 0
         self.on_change: Callable[[], object] = lambda: None
         self._lay_out()
-        self._flat: Array = np.zeros(self.size, dtype)
+        try:
+            self._flat: Array = np.zeros(self.size, dtype)
+        except (ValueError, MemoryError):
+            raise MemoryError(f"parameters of shapes {self.shapes} are {self.size} numbers; expected fewer") from None
         self._views = self.views(self._flat)
 
     @property
