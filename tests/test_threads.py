@@ -108,12 +108,14 @@ def test_weights_that_change_during_a_call_are_not_its_own(cell, rng, restore_th
     layer = copy.deepcopy(old)
     stop = threading.Event()
 
-    def change(k: int) -> None:
+    def call_or_change(k: int) -> None:
         if k == 0:
-            for _ in range(5):
-                y = layer(inputs["x"])[0]
-                assert any(np.array_equal(y, want) for want in wants), "a mixture of old and new weights"
-            stop.set()
+            try:
+                for _ in range(5):
+                    y = layer(inputs["x"])[0]
+                    assert any(np.array_equal(y, want) for want in wants), "a mixture of old and new weights"
+            finally:
+                stop.set()
         turn = 0
         while not stop.is_set():
             turn += 1
@@ -121,7 +123,7 @@ def test_weights_that_change_during_a_call_are_not_its_own(cell, rng, restore_th
             layer(inputs["x"][:2])
             time.sleep(0.002)
 
-    run_in_threads(2, change)
+    run_in_threads(2, call_or_change)
 
 
 def test_layers_of_all_cells_run_side_by_side(rng, restore_threads):
