@@ -618,14 +618,14 @@ MUTANTS = (
     Mutant(
         "step-not-taken-back",
         BIND_OPTIM,
-        "take_back(values[k], saved + start, parts[k].size());",
+        "std::copy_n(saved + start, parts[k].size(), values[k]);",
         "",
         "a step that is not finite leaves its parameters",
     ),
     Mutant(
         "memory-not-taken-back",
         BIND_OPTIM,
-        "take_back(memory[b], saved + (1 + b) * size, size);",
+        "std::copy_n(saved + (1 + b) * size, size, memory[b]);",
         "static_cast<void>(b);",
         "a step that is not finite leaves its momentum",
     ),

@@ -204,10 +204,32 @@ def test_forked_children_and_their_children_compute():
     assert "multi-threaded" not in result.stderr
 
 
+# Forks while threads are at work, which end when `stop` is set.
+FORK_REPEATEDLY = """
+import os, sys, threading, time
+import numpy as np, rnnfast as rf
+
+def fork_repeatedly(is_right, stop):
+    for _ in range(10):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if is_right() else 1)
+        deadline = time.monotonic() + 20
+        while not (done := os.waitpid(pid, os.WNOHANG))[0]:
+            if time.monotonic() > deadline:
+                os.kill(pid, 9)
+                stop.set()
+                sys.exit("the child hangs")
+            time.sleep(0.005)
+        assert done[1] == 0, done
+    stop.set()
+
+"""
+
 FORK_DURING_A_CALL = (
-    PRELUDE
+    FORK_REPEATEDLY
+    + PRELUDE
     + """
-import time
 busy = threading.Event()
 stop = threading.Event()
 
@@ -219,21 +241,11 @@ def call():
 thread = threading.Thread(target=call)
 thread.start()
 busy.wait()
-for _ in range(10):
-    pid = os.fork()
-    if pid == 0:
-        mine = rf.LSTM(16, 64, seed=1)
-        y = mine(x)[0]
-        os._exit(0 if y.tobytes() == want[: y.nbytes] else 1)
-    deadline = time.monotonic() + 20
-    while not (done := os.waitpid(pid, os.WNOHANG))[0]:
-        if time.monotonic() > deadline:
-            os.kill(pid, 9)
-            stop.set()
-            sys.exit("the child hangs")
-        time.sleep(0.005)
-    assert done[1] == 0, done
-stop.set()
+def is_right():
+    y = rf.LSTM(16, 64, seed=1)(x)[0]
+    return y.tobytes() == want[: y.nbytes]
+
+fork_repeatedly(is_right, stop)
 thread.join()
 print("done")
 """
@@ -246,10 +258,9 @@ def test_fork_while_another_thread_is_in_a_call():
     assert result.returncode == 0 and result.stdout == "done\n", result.stderr
 
 
-FORK_DURING_PACKING = """
-import os, sys, threading, time
-import numpy as np, rnnfast as rf
-
+FORK_DURING_PACKING = (
+    FORK_REPEATEDLY
+    + """
 stop = threading.Event()
 x = np.ones((1, 1, 1200), np.float32)
 layers = [rf.LSTM(1200, 600, seed=1), rf.FRNN(1200, 1200, connectivity=np.eye(1200, dtype=bool), seed=1)]
@@ -263,23 +274,12 @@ def pack(layer):
 threads = [threading.Thread(target=pack, args=(layer,)) for layer in layers]
 for thread in threads:
     thread.start()
-for _ in range(10):
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if [layer(x)[0].tobytes() for layer in layers] == wants else 1)
-    deadline = time.monotonic() + 20
-    while not (done := os.waitpid(pid, os.WNOHANG))[0]:
-        if time.monotonic() > deadline:
-            os.kill(pid, 9)
-            stop.set()
-            sys.exit("the child hangs")
-        time.sleep(0.005)
-    assert done[1] == 0, done
-stop.set()
+fork_repeatedly(lambda: [layer(x)[0].tobytes() for layer in layers] == wants, stop)
 for thread in threads:
     thread.join()
 print("done")
 """
+)
 
 
 @posix

@@ -5,6 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
@@ -192,12 +193,10 @@ const Real* data_or_null(const py::object& array) {
 /// A copy of `count` numbers, zeros if `from` is null.
 template <class Real>
 void copy_or_clear(Real* to, const Real* from, Index count) {
-  const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(Real);
-  if (count == 0) return;
   if (from == nullptr) {
-    std::memset(to, 0, bytes);
+    std::fill_n(to, count, Real(0));
   } else {
-    std::memcpy(to, from, bytes);
+    std::copy_n(from, count, to);
   }
 }
 

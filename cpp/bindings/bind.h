@@ -4,7 +4,12 @@
 
 #include <pybind11/pybind11.h>
 
+#include <string>
+
 namespace rnnfast::bindings {
+
+/// What a number of threads has to be, for messages.
+std::string expected_threads();
 
 void bind_weights(pybind11::module_& m);
 void bind_recurrent(pybind11::module_& m);

@@ -14,7 +14,7 @@ using namespace py::literals;
 template <class Real>
 struct DenseArrays {
   Checker check;
-  py::array x, w, b;
+  py::array x, w;
   DenseDims dims;
 
   DenseArrays(const char* function, const py::object& rows, const py::object& weight, const py::object& bias)
@@ -27,7 +27,7 @@ struct DenseArrays {
                         std::to_string(dims.inputs) + ", from x");
     }
     if (dims.inputs < 1 || dims.outputs < 1) check.value_error("weight is empty; expected at least one element");
-    if (!bias.is_none()) b = check.shaped<Real>("bias", bias, {dims.outputs}, "(outputs,)", "from weight");
+    if (!bias.is_none()) check.shaped<Real>("bias", bias, {dims.outputs}, "(outputs,)", "from weight");
   }
 
   py::array outputs(const char* name, const py::object& object) const {
@@ -58,11 +58,8 @@ py::array forward(const py::object& x, const py::object& weight, const py::objec
   Activation f;
   const bool active = read_activation(in.check, activation, f);
   py::array y = new_array<Real>({in.dims.rows, in.dims.outputs});
-  DenseForwardArgs<Real> args{.x = data<Real>(in.x),
-                              .w = data<Real>(in.w),
-                              .b = bias.is_none() ? nullptr : data<Real>(in.b),
-                              .y = data<Real>(y),
-                              .work = nullptr};
+  DenseForwardArgs<Real> args{
+      .x = data<Real>(in.x), .w = data<Real>(in.w), .b = data_or_null<Real>(bias), .y = data<Real>(y), .work = nullptr};
   if (in.dims.rows == 0) return y;
   const WithoutGil unlocked;
   const Scratch work(bytes_of(dense_kernels<Real>().forward_work_size(in.dims), sizeof(Real)));

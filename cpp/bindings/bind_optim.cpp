@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <algorithm>
 #include <vector>
 
 #include "arrays.h"
@@ -81,9 +82,6 @@ bool step_all(Rule rule, const py::list& parameters, const py::object& grad, con
   Real* const saved = data<Real>(old);
   Real* memory[kMaxBuffers] = {};
   for (int k = 0; k < wanted; ++k) memory[k] = data<Real>(held[k]);
-  const auto take_back = [](Real* to, const Real* from, Index count) {
-    if (count > 0) std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(Real));
-  };
 
   const WithoutGil unlocked;
   bool finite = true;
@@ -103,10 +101,10 @@ bool step_all(Rule rule, const py::list& parameters, const py::object& grad, con
   if (!finite) {
     start = 0;
     for (std::size_t k = 0; k < values.size(); ++k) {
-      take_back(values[k], saved + start, parts[k].size());
+      std::copy_n(saved + start, parts[k].size(), values[k]);
       start += parts[k].size();
     }
-    for (int b = 0; b < wanted; ++b) take_back(memory[b], saved + (1 + b) * size, size);
+    for (int b = 0; b < wanted; ++b) std::copy_n(saved + (1 + b) * size, size, memory[b]);
   }
   return finite;
 }
@@ -198,7 +196,7 @@ double cross_entropy_of(const py::object& logits, const Indices& target, const p
   if (target.ndim() != 1 || target.shape(0) != rows) {
     check.value_error("target has another shape than (rows,) = (" + std::to_string(rows) + ",), from logits");
   }
-  const double* const factors = weights.is_none() ? nullptr : data<double>(static_cast<const py::array&>(w));
+  const double* const factors = data_or_null<double>(weights);
   const Index* const numbers = target.data();
   for (Index m = 0; m < rows; ++m) {
     if ((numbers[m] < 0 || numbers[m] >= classes) && (factors == nullptr || factors[m] != 0)) {

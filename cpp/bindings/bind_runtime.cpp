@@ -14,8 +14,6 @@ namespace {
 
 using namespace py::literals;
 
-const std::string kExpectedThreads = "expected 1 to " + std::to_string(kMaxThreads);
-
 void use_isa(const std::string& name) {
   try {
     set_isa(name);
@@ -39,7 +37,7 @@ void read_environment() {
         !digits.empty() && digits.size() <= 9 && digits.find_first_not_of("0123456789") == std::string::npos;
     const long count = valid ? std::stol(digits) : 0;
     if (count < 1 || count > kMaxThreads) {
-      throw py::import_error("RNNFAST_NUM_THREADS is '" + digits + "'; " + kExpectedThreads);
+      throw py::import_error("RNNFAST_NUM_THREADS is '" + digits + "'; " + expected_threads());
     }
     set_num_threads(static_cast<int>(count));
   }
@@ -60,6 +58,8 @@ py::dict build_info() {
 
 }  // namespace
 
+std::string expected_threads() { return "expected 1 to " + std::to_string(kMaxThreads); }
+
 void bind_runtime(py::module_& m) {
   read_environment();
   m.attr("__version__") = RNNFAST_VERSION;
@@ -76,7 +76,7 @@ void bind_runtime(py::module_& m) {
           throw py::type_error(found + "; expected a whole number");
         }
         const Index count = PyNumber_AsSsize_t(number.ptr(), nullptr);  // the nearest there is
-        if (count < 1 || count > kMaxThreads) throw py::value_error(found + "; " + kExpectedThreads);
+        if (count < 1 || count > kMaxThreads) throw py::value_error(found + "; " + expected_threads());
         set_num_threads(static_cast<int>(count));
       },
       "n"_a);

@@ -25,7 +25,7 @@ void bind_activation(py::module_& m, const char* name, void (*f)(const Real*, Re
 
 void check_threads(int threads) {
   if (threads < 1 || threads > kMaxThreads) {
-    throw py::value_error("threads is " + std::to_string(threads) + "; expected 1 to " + std::to_string(kMaxThreads));
+    throw py::value_error("threads is " + std::to_string(threads) + "; " + expected_threads());
   }
 }
 

@@ -73,7 +73,7 @@ class ForwardCall {
   py::tuple inferred() const {
     const Dims& d = dims();
     py::array last = new_array<Real>({1, d.N, d.H});
-    copy_or_clear(data<Real>(last), data<Real>(h_) + d.T * d.N * d.H, d.N * d.H);
+    std::copy_n(data<Real>(h_) + d.T * d.N * d.H, d.N * d.H, data<Real>(last));
     if (c_.is_none()) return py::make_tuple(output(), std::move(last));
     const py::array c = py::reinterpret_borrow<py::array>(c_);
     return py::make_tuple(output(), py::make_tuple(std::move(last), view({1, d.N, d.H}, data<Real>(c), c)));
