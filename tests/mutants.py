@@ -62,6 +62,7 @@ SPARSITY = "cpp/src/sparsity.cpp"
 DENSE, ROWS, OUTER = (f"cpp/src/kernels/{name}.h" for name in ("dense", "rows", "outer"))
 COPY_ROWS = "cpp/src/rows.cpp"
 TILE, TEAM = "cpp/src/kernels/tile.h", "cpp/src/kernels/team.h"
+CREW = "cpp/src/kernels/crew.h"
 MATH, VEC = "cpp/src/simd/math.h", "cpp/src/simd/vec.h"
 OPTIM, LOSS, BIND_OPTIM = "cpp/src/kernels/optim.h", "cpp/src/kernels/loss.h", "cpp/bindings/bind_optim.cpp"
 CALL, RUN_CALLS = "cpp/bindings/recurrent_call.h", "cpp/bindings/run_calls.h"
@@ -1005,6 +1006,34 @@ MUTANTS = (
         "for (Index group = share.rows.first / kGradientRows + 1;",
         "the first rows of a sparse matrix do not learn",
     ),
+    Mutant(
+        "crew-does-not-wait",
+        CREW,
+        "if (!divides_) wait();",
+        "",
+        "a row's cell is computed before all threads have made their products",
+    ),
+    Mutant(
+        "crew-does-not-wait-for-inputs",
+        CREW,
+        "    wait();\n    RNNFAST_ISA",
+        "    RNNFAST_ISA",
+        "products are made of units that another thread has not computed yet",
+    ),
+    Mutant(
+        "crew-all-own-the-rows",
+        CREW,
+        "return member_ == 0 ? rows : 0;",
+        "return rows;",
+        "every thread of a crew computes the cell of the same row",
+    ),
+    Mutant(
+        "crew-share-of-weights",
+        PRODUCT,
+        "return {begin(member), begin(member + 1)};",
+        "return {begin(member), begin(member + 1) - (member + 1 < members ? 1 : 0)};",
+        "a block of outputs between two threads gets no products",
+    ),
 )
 
 
@@ -1027,7 +1056,8 @@ def tests_of(mutant: Mutant) -> tuple[str, ...]:
         return DENSE_TESTS
     if mutant.file == COPY_ROWS:
         return STRUCTURE_TESTS
-    if mutant.file in (ZONEOUT, LSTM_OPTIONS, GRU_OPTIONS, NORMALIZE, PRODUCT, OPTION_BACKWARD, FUNCTIONS, SPARSITY):
+    of_options = (ZONEOUT, LSTM_OPTIONS, GRU_OPTIONS, NORMALIZE, PRODUCT, CREW, OPTION_BACKWARD, FUNCTIONS, SPARSITY)
+    if mutant.file in of_options:
         return OPTION_TESTS
     return TESTS + STRUCTURE_TESTS
 

@@ -289,10 +289,12 @@ def test_streams_start_from_the_learnt_state(spec, dtype, rng):
 
 @pytest.mark.parametrize("spec", [*SPECS, *ACTIVE[::4]], ids=label)
 def test_threads_change_no_bit(spec, rng, restore_threads):
-    for batch in (3, 40):
-        spec, inputs, upstream = own_problem(rng, spec, 6, batch, np.float32, hidden=48)
+    # Fewer sequences than threads are computed by all threads together, if a step is large enough.
+    for batch, hidden in ((1, 260), (2, 260), (3, 48), (40, 48)):
+        spec, inputs, upstream = own_problem(rng, spec, 8, batch, np.float32, hidden=hidden)
         runs = []
-        for threads in (1, 2, 3):
+        # Threads that have only just started may come too late for a call.
+        for threads in (1, 2, 2, 2, 3):
             rf.set_num_threads(threads)
             layer = layer_of(spec, inputs, np.float32, seed=2)
             runs.append(train(layer, spec, inputs, upstream))

@@ -13,9 +13,9 @@ class RnnOptions {
  public:
   explicit RnnOptions(const OptionCell& cell) : H_(cell.dims.H), f_(cell.f, cell.clip) {}
 
-  /// gates: pre-activations in, v out.
-  void step(Real* gates, const Real* h_prev, Real* h, Keep<Real> keep) const {
-    for (Index j = 0; j < H_; j += L) {
+  /// Of some units, whole blocks of them. gates: pre-activations in, v out.
+  void step(Real* gates, const Real* h_prev, Real* h, Keep<Real> keep, Range units) const {
+    for (Index j = units.first; j < units.last; j += L) {
       const Index width = lanes_left<Real>(j, H_);
       const Vec<Real> v = f_(load_lanes(gates + j, width));
       store_lanes(gates + j, v, width);
@@ -23,9 +23,9 @@ class RnnOptions {
     }
   }
 
-  /// dh: dL/dh[t] in, the part of dL/dh[t-1] that zoneout lets by out.
-  void derivative(const Real* gates, Real* dh, Real* da, Keep<Real> keep) const {
-    for (Index j = 0; j < H_; j += L) {
+  /// Of some units. dh: dL/dh[t] in, the part of dL/dh[t-1] that zoneout lets by out.
+  void derivative(const Real* gates, Real* dh, Real* da, Keep<Real> keep, Range units) const {
+    for (Index j = units.first; j < units.last; j += L) {
       const Index width = lanes_left<Real>(j, H_);
       Vec<Real> dv = load_lanes(dh + j, width);
       Vec<Real> past{};

@@ -5,7 +5,6 @@
 #include <limits>
 
 #include "kernels/product.h"
-#include "kernels/team.h"
 #include "rnnfast/dense.h"
 #include "simd/functions.h"
 
@@ -33,7 +32,7 @@ class Dense {
           copy_row(y, args.b + columns.first, columns.size());
         }
       }
-      multiply_part(w, columns, rows, args.x, args.y);
+      multiply(w, blocks, rows, args.x, args.y);
       if (f != nullptr) activate(*f, args.y + columns.first, rows, columns.size(), d.outputs);
     });
   }
@@ -62,7 +61,7 @@ class Dense {
         for (Index row = rows.first; row < rows.last; ++row) {
           clear(args.dx + row * d.inputs + columns.first, columns.size());
         }
-        multiply_part(w, columns, rows, da, args.dx);
+        multiply(w, blocks, rows, da, args.dx);
       });
     }
     parallel(team, members, [&](int member) {
@@ -107,11 +106,10 @@ class Dense {
     });
   }
 
-  /// out[row] += w in[row] for some rows and the outputs of some whole blocks.
-  static void multiply_part(const Matrix<Real>& w, Range outputs, Range rows, const Real* in, Real* out) {
-    const Matrix<Real> part{w.data + outputs.first * w.inputs, outputs.size(), w.inputs, nullptr};
-    add_products(part, rows.size(), RowsIn<Real>{in + rows.first * w.inputs, w.inputs},
-                 RowsOut<Real>{out + rows.first * w.outputs + outputs.first, w.outputs});
+  /// out[row] += w in[row] for some rows and blocks of outputs.
+  static void multiply(const Matrix<Real>& w, Range blocks, Range rows, const Real* in, Real* out) {
+    add_products(w, blocks, rows.size(), RowsIn<Real>{in + rows.first * w.inputs, w.inputs},
+                 RowsOut<Real>{out + rows.first * w.outputs, w.outputs});
   }
 
   static void activate(const Activation& f, Real* y, Range rows, Index width, Index stride) {

@@ -17,7 +17,8 @@ class OptionBackward {
   static void run(const OptionCell& cell, const OptionParameters<Real>& parameters, const Dims& d,
                   const OptionBackwardArgs<Real>& args, StepRange steps, Team& team) {
     const OptionBackward self(cell, parameters, d, args);
-    const Split split = option_split<Real>(cell, d, team.size());
+    const Split split = option_split<Real>(cell, d, self.pack.size, team.size()).confirmed(team);
+    Barrier barrier(split.threads);
     // Sums over rows are divided by parameters, so a single sequence has work for all threads.
     const int members = Split::multiply_adds(d, static_cast<int>(cell.gates())) < kWorthWaking ? 1 : team.size();
     const Index own = Scratch(cell, d, nullptr).size;
@@ -26,10 +27,11 @@ class OptionBackward {
       const Index first = most(first_of_chunk(d, last), steps.first);
       parallel(team, split.threads, [&](int member) {
         const Range rows = split.part(d, {first, last}, 0, member).rows;
-        const Scratch mine = scratch(member);
+        const Scratch mine = scratch(split.by_units ? 0 : member);
+        const Crew crew = crew_of(split, member, cell, args.masks, self.pack.w_hh, barrier);
         for (Index t = last - 1; t >= first; --t) {
           const Range active = intersection(rows, {0, d.rows(t)});
-          if (active.size() > 0) self.retreat(t, d.row(first), active, mine);
+          if (active.size() > 0) self.retreat(crew, t, d.row(first), active, mine);
         }
       });
       parallel(team, members,
@@ -121,61 +123,62 @@ class OptionBackward {
 
   /// Step t of some rows: their gradients go to the chunk that begins with row `base` of the batch, args.dh and args.dc
   /// become those of the states before the step.
-  void retreat(Index t, Index base, Range rows, const Scratch& scratch) const {
+  void retreat(const Crew& crew, Index t, Index base, Range rows, const Scratch& scratch) const {
     const Index count = rows.size();
+    const Index own = crew.own(count);
     const Index K = cell.K();
     const Index M = cell.M();
     const Index H = d.H;
     const Index row0 = d.row(t) + rows.first;  // in the batch
     const Index local = row0 - base;           // in the chunk
     const RowsOut<Real> dh{args.dh + rows.first * K, K};
-    for (Index n = 0; n < count; ++n) {
+    const Range units = crew.columns<Real>(K);
+    for (Index n = 0; n < own; ++n) {
       const Real* h_prev = args.h + (d.slot(t) + rows.first + n) * K;
       Real* u = at(chunk.operand, local + n, K);
       if (args.masks.recurrent != nullptr) {
         multiply_row(u, h_prev, args.masks.recurrent + (rows.first + n) * K, K);
       } else {
-        copy_row(u, h_prev, K);
+        copy_row(u + units.first, h_prev + units.first, units.size());
       }
-      if (args.dy != nullptr) add_row(dh[n], args.dy + (row0 + n) * K, static_cast<const Real*>(nullptr), K);
+      if (args.dy != nullptr) {
+        add_row(dh[n] + units.first, args.dy + (row0 + n) * K + units.first, static_cast<const Real*>(nullptr),
+                units.size());
+      }
     }
     RowsOut<Real> dv = dh;
     if (cell.P > 0) {
       dv = {scratch.dv, H};
-      for (Index n = 0; n < count; ++n) {
+      for (Index n = 0; n < own; ++n) {
         clear(dv[n], H);
         copy_row(at(chunk.dh, local + n, K), dh[n], K);
       }
-      add_products(pack.w_hr, count, RowsIn<Real>{dh.data, K}, dv);
+      crew.add_products(pack.w_hr, count, RowsIn<Real>{dh.data, K}, dv);
     }
-    for (Index n = 0; n < count; ++n) differentiate(t, rows.first + n, row0 + n, local + n, dv[n], dh[n]);
+    for (Index n = 0; n < own; ++n) differentiate(t, rows.first + n, row0 + n, local + n, dv[n], dh[n], units);
 
     const RowsIn<Real> through{at(chunk.dh_product, local, M), M};
     const bool aside = args.masks.recurrent != nullptr || resets_before(cell);
     const RowsOut<Real> du = aside ? RowsOut<Real>{scratch.du, K} : dh;
-    if (aside) clear(scratch.du, count * K);
-    if (cell.splits_n()) add_products(pack.w_hn, count, RowsIn<Real>{through.data + 2 * H, M}, du);
+    if (aside) clear(scratch.du, own * K);
+    if (cell.splits_n()) crew.add_products(pack.w_hn, count, RowsIn<Real>{through.data + 2 * H, M}, du);
     if (resets_before(cell)) {
-      for (Index n = 0; n < count; ++n) {
+      for (Index n = 0; n < own; ++n) {
         const Real* gates = args.kept + (row0 + n) * kept.size;
         multiply_row(at(chunk.reset, local + n, H), gates, at(chunk.operand, local + n, K), H);
         gru.finish_before(gates, at(chunk.operand, local + n, K), du[n], at(chunk.da, local + n, M));
       }
     }
-    add_products(pack.w_hh, count, through, du);
-    if (aside) add_masked(rows, dh, du);
-  }
-
-  void add_masked(Range rows, RowsOut<Real> dh, RowsOut<Real> du) const {
-    const Index K = cell.K();
-    for (Index n = 0; n < rows.size(); ++n) {
+    crew.add_products(pack.w_hh, count, through, du);
+    for (Index n = 0; aside && n < own; ++n) {
       const Real* mask = args.masks.recurrent == nullptr ? nullptr : args.masks.recurrent + (rows.first + n) * K;
       add_row(dh[n], du[n], mask, K);
     }
   }
 
-  /// The derivative of the cell of one row. dv: gradient of the cell's output; dh: becomes what bypasses the cell.
-  void differentiate(Index t, Index sequence, Index row, Index local, Real* dv, Real* dh) const {
+  /// The derivative of the cell of one row, or of some units of the simple cell. dv: gradient of the cell's output; dh:
+  /// becomes what bypasses the cell.
+  void differentiate(Index t, Index sequence, Index row, Index local, Real* dv, Real* dh, Range units) const {
     const Index M = cell.M();
     const Index H = d.H;
     const Real* values = args.kept + row * kept.size;
@@ -193,7 +196,7 @@ class OptionBackward {
                       keep(args.masks.zoneout_c), keep_h);
       if (!keep_h.any()) clear(dh, cell.K());
     } else if (cell.kind == CellKind::rnn) {
-      rnn.derivative(values, dh, da, keep_h);
+      rnn.derivative(values, dh, da, keep_h, units);
     } else {
       const Real* h_prev = args.h + (d.slot(t) + sequence) * H;
       Real* da_hh = at(chunk.da_hh, local, M);
@@ -223,7 +226,7 @@ class OptionBackward {
       const Range own = share(rows, member, threads);
       const RowsOut<Real> dx{args.dx + (base + own.first) * d.I, d.I};
       for (Index n = 0; n < own.size(); ++n) clear(dx[n], d.I);
-      add_products(pack.w_ih, own.size(), RowsIn<Real>{at(chunk.dx_product, own.first, M), M}, dx);
+      add_products(pack.w_ih, pack.w_ih.blocks(), own.size(), RowsIn<Real>{at(chunk.dx_product, own.first, M), M}, dx);
     }
     const Range own = share(M, member, threads);
     const auto row_of = [](const Real* data, Index columns) {

@@ -5,17 +5,29 @@
 #include "cells/gru_options.h"
 #include "cells/lstm_options.h"
 #include "cells/rnn_options.h"
+#include "kernels/crew.h"
 #include "kernels/option_layout.h"
-#include "kernels/team.h"
 
 namespace rnnfast::RNNFAST_ISA {
 
-/// Sequences are divided among threads for all steps; the few products of a single one stay on one thread.
+/// Sequences are divided among threads for all steps. Fewer sequences than threads are computed by all as one crew, if
+/// the products of a step, of so many weights, repay that they wait for each other.
 template <class Real>
-Split option_split(const OptionCell& cell, const Dims& d, int available) {
-  Split split = Split::choose<Real>(d, static_cast<int>(cell.gates()), available);
-  if (split.by_units) split = {static_cast<int>(least<Index>(d.N, available)), false};
+Split option_split(const OptionCell& cell, const Dims& d, Index weights, int available) {
+  const Split split = Split::choose<Real>(d, static_cast<int>(cell.gates()), available);
+  if (split.by_units && (d.N >= available || static_cast<double>(d.N * weights) < Split::kWorthBarrier)) {
+    return {static_cast<int>(least<Index>(d.N, available)), false};
+  }
   return split;
+}
+
+/// With whom a member goes through its rows. The simple cell needs no other unit of its own step.
+template <class Real>
+Crew crew_of(const Split& split, int member, const OptionCell& cell, const OptionMasks<Real>& masks,
+             const Matrix<Real>& w_hh, Barrier& barrier) {
+  if (!split.by_units) return Crew();
+  const bool divides = cell.kind == CellKind::rnn && masks.recurrent == nullptr;
+  return divides ? Crew(w_hh.share_of(member, split.threads), &barrier) : Crew(member, split.threads, &barrier);
 }
 
 template <class Real>
@@ -28,13 +40,15 @@ class OptionForward {
   static void run(const OptionCell& cell, const OptionParameters<Real>& parameters, const Dims& d,
                   const OptionForwardArgs<Real>& args, bool training, StepRange steps, Team& team) {
     const OptionForward self(cell, parameters, d, args, training);
-    const Split split = option_split<Real>(cell, d, team.size());
-    const Index scratch = work_size(cell, d, 1);
+    const Split split = option_split<Real>(cell, d, self.pack.size, team.size()).confirmed(team);
+    const Index scratch = split.by_units ? 0 : work_size(cell, d, 1);
+    Barrier barrier(split.threads);
     for (Index first = steps.first; first < steps.last;) {
       const StepRange stretch = split.stretch(d, first, steps.last);
       parallel(team, split.threads, [&](int member) {
         const Range rows = split.part(d, stretch, 0, member).rows;
-        self.run_part(stretch, rows, Scratch(cell, d, args.work + member * scratch));
+        const Crew crew = crew_of(split, member, cell, args.masks, self.pack.w_hh, barrier);
+        self.run_part(stretch, rows, crew, Scratch(cell, d, args.work + member * scratch));
       });
       first = stretch.last;
     }
@@ -46,7 +60,7 @@ class OptionForward {
     return d.slots == nullptr && d.N <= kFewRows && !cell.layer_norm ? 16 : 1;
   }
 
-  /// Memory of one thread.
+  /// Memory of one thread, or of one crew.
   struct Scratch {
     Real* kept;       // (chunk_steps, N, S)  inference
     Real* operand;    // (N, K)  masked hidden states
@@ -91,19 +105,19 @@ class OptionForward {
         rnn(c) {}
 
   /// Some steps of some rows.
-  void run_part(StepRange steps, Range rows, const Scratch& scratch) const {
+  void run_part(StepRange steps, Range rows, const Crew& crew, const Scratch& scratch) const {
     const bool together = rows.size() == d.N && chunk_steps(cell, d) > 1;
     const Index chunk = together ? chunk_steps(cell, d) : 1;
     for (Index first = steps.first; first < steps.last; first += chunk) {
       const Index last = least(first + chunk, steps.last);
       if (together) {
         const RowsOut<Real> row = rows_of_step(first, first, 0, scratch);
-        add_inputs((last - first) * d.N, RowsIn<Real>{args.x + d.row(first) * d.I, d.I}, row);
+        add_inputs(crew, (last - first) * d.N, RowsIn<Real>{args.x + d.row(first) * d.I, d.I}, row);
       }
       for (Index t = first; t < last; ++t) {
         const Range active = intersection(rows, {0, d.rows(t)});
         const RowsOut<Real> row = rows_of_step(t, first, active.first, scratch);
-        if (active.size() > 0) advance(t, active, row, together, scratch);
+        if (active.size() > 0) advance(crew, t, active, row, together, scratch);
       }
     }
   }
@@ -116,14 +130,17 @@ class OptionForward {
   }
 
   /// a = b + w_ih x.
-  void add_inputs(Index count, RowsIn<Real> x, RowsOut<Real> row) const {
-    for (Index n = 0; n < count; ++n) copy_row(row[n], pack.bias_ih, cell.M());
-    add_products(pack.w_ih, count, x, row);
+  void add_inputs(const Crew& crew, Index count, RowsIn<Real> x, RowsOut<Real> row) const {
+    const Range own = crew.columns<Real>(cell.M());
+    for (Index n = 0; n < crew.own(count); ++n) copy_row(row[n] + own.first, pack.bias_ih + own.first, own.size());
+    crew.add_products(pack.w_ih, count, x, row);
   }
 
   /// Step t of some rows; has_inputs: add_inputs has been called for them.
-  void advance(Index t, Range rows, RowsOut<Real> row, bool has_inputs, const Scratch& scratch) const {
+  void advance(const Crew& crew, Index t, Range rows, RowsOut<Real> row, bool has_inputs,
+               const Scratch& scratch) const {
     const Index count = rows.size();
+    const Index own = crew.own(count);
     const Index K = cell.K();
     const RowsIn<Real> x{args.x + (d.row(t) + rows.first) * d.I, d.I};
     const RowsIn<Real> h_prev{args.h + (d.slot(t) + rows.first) * K, K};
@@ -131,7 +148,7 @@ class OptionForward {
     RowsIn<Real> u = h_prev;
     if (args.masks.recurrent != nullptr) {
       u = {scratch.operand, K};
-      for (Index n = 0; n < count; ++n) {
+      for (Index n = 0; n < own; ++n) {
         multiply_row(scratch.operand + n * K, h_prev[n], args.masks.recurrent + (rows.first + n) * K, K);
       }
     }
@@ -140,18 +157,18 @@ class OptionForward {
                         mask == nullptr && !training ? static_cast<Real>(share) : Real(0)};
     };
     if (cell.kind == CellKind::gru) {
-      gate_gru(count, x, u, row, has_inputs, scratch);
-      for (Index n = 0; n < count; ++n) {
+      gate_gru(crew, count, x, u, row, has_inputs, scratch);
+      for (Index n = 0; n < own; ++n) {
         const Real* q = kept.q == 0 ? nullptr : row[n] + kept.q;
         gru.step(row[n], q, h_prev[n], h[n], keep(args.masks.zoneout_h, cell.zoneout_h, n));
       }
       return;
     }
-    sum_products(count, x, u, row, has_inputs);
-    for (Index n = 0; n < count; ++n) {
+    sum_products(crew, count, x, u, row, has_inputs);
+    for (Index n = 0; n < own; ++n) {
       const Keep<Real> keep_h = keep(args.masks.zoneout_h, cell.zoneout_h, n);
       if (cell.kind == CellKind::rnn) {
-        rnn.step(row[n], h_prev[n], h[n], keep_h);
+        rnn.step(row[n], h_prev[n], h[n], keep_h, crew.columns<Real>(d.H));
       } else {
         Real* v = cell.P > 0 ? scratch.output + n * d.H : h[n];
         const Index sequence = rows.first + n;
@@ -161,35 +178,38 @@ class OptionForward {
       }
     }
     if (cell.P > 0) {
-      for (Index n = 0; n < count; ++n) clear(h[n], K);
-      add_products(pack.w_hr, count, RowsIn<Real>{scratch.output, d.H}, h);
+      for (Index n = 0; n < own; ++n) clear(h[n], K);
+      crew.add_products(pack.w_hr, count, RowsIn<Real>{scratch.output, d.H}, h);
     }
   }
 
   /// a = b + w_ih x + w_hh u, or with both products normalised.
-  void sum_products(Index count, RowsIn<Real> x, RowsIn<Real> u, RowsOut<Real> row, bool has_inputs) const {
+  void sum_products(const Crew& crew, Index count, RowsIn<Real> x, RowsIn<Real> u, RowsOut<Real> row,
+                    bool has_inputs) const {
     if (!cell.layer_norm) {
-      if (!has_inputs) add_inputs(count, x, row);
-      add_products(pack.w_hh, count, u, row);
+      if (!has_inputs) add_inputs(crew, count, x, row);
+      crew.add_products(pack.w_hh, count, u, row);
       return;
     }
     const Index M = cell.M();
-    for (Index n = 0; n < count; ++n) copy_row(row[n], pack.bias_ih, M);
-    normalized_products(count, x, u, row);
-    for (Index n = 0; n < count; ++n) {
+    const Index own = crew.own(count);
+    for (Index n = 0; n < own; ++n) copy_row(row[n], pack.bias_ih, M);
+    normalized_products(crew, count, x, u, row);
+    for (Index n = 0; n < own; ++n) {
       add_row(row[n], row[n] + kept.normalized, parameters.norm_ih, M);
       add_row(row[n], row[n] + kept.normalized + M, parameters.norm_hh, M);
     }
   }
 
-  void normalized_products(Index count, RowsIn<Real> x, RowsIn<Real> u, RowsOut<Real> row) const {
+  void normalized_products(const Crew& crew, Index count, RowsIn<Real> x, RowsIn<Real> u, RowsOut<Real> row) const {
     const Index M = cell.M();
+    const Index own = crew.own(count);
     const RowsOut<Real> of_x{row.data + kept.normalized, kept.size};
     const RowsOut<Real> of_h{of_x.data + M, kept.size};
-    for (Index n = 0; n < count; ++n) clear(of_x[n], 2 * M);
-    add_products(pack.w_ih, count, x, of_x);
-    add_products(pack.w_hh, count, u, of_h);
-    for (Index n = 0; n < count; ++n) {
+    for (Index n = 0; n < own; ++n) clear(of_x[n], 2 * M);
+    crew.add_products(pack.w_ih, count, x, of_x);
+    crew.add_products(pack.w_hh, count, u, of_h);
+    for (Index n = 0; n < own; ++n) {
       Real* scales = of_h[n] + M;
       scales[0] = normalize(of_x[n], M);
       scales[1] = normalize(of_h[n], M);
@@ -197,15 +217,16 @@ class OptionForward {
   }
 
   /// r, z and the pre-activation of n; q with the reset gate behind the product.
-  void gate_gru(Index count, RowsIn<Real> x, RowsIn<Real> u, RowsOut<Real> row, bool has_inputs,
+  void gate_gru(const Crew& crew, Index count, RowsIn<Real> x, RowsIn<Real> u, RowsOut<Real> row, bool has_inputs,
                 const Scratch& scratch) const {
     const Index H = d.H;
+    const Index own = crew.own(count);
     if (cell.layer_norm) {
       const Index M = cell.M();
-      for (Index n = 0; n < count; ++n) copy_row(row[n], pack.bias_ih, M);
+      for (Index n = 0; n < own; ++n) copy_row(row[n], pack.bias_ih, M);
       const RowsOut<Real> of_h{scratch.recurrent, M};
-      normalized_products(count, x, u, row);
-      for (Index n = 0; n < count; ++n) {
+      normalized_products(crew, count, x, u, row);
+      for (Index n = 0; n < own; ++n) {
         copy_row(of_h[n], pack.bias_hh, M);
         add_row(row[n], row[n] + kept.normalized, parameters.norm_ih, M);
         add_row(of_h[n], row[n] + kept.normalized + M, parameters.norm_hh, M);
@@ -215,17 +236,17 @@ class OptionForward {
       }
       return;
     }
-    if (!has_inputs) add_inputs(count, x, row);
-    add_products(pack.w_hh, count, u, row);
-    for (Index n = 0; n < count; ++n) gru.gate(row[n]);
+    if (!has_inputs) add_inputs(crew, count, x, row);
+    crew.add_products(pack.w_hh, count, u, row);
+    for (Index n = 0; n < own; ++n) gru.gate(row[n]);
     if (resets_before(cell)) {
       const RowsOut<Real> s{scratch.output, H};
-      for (Index n = 0; n < count; ++n) multiply_row(s[n], row[n], u[n], d.H);
-      add_products(pack.w_hn, count, RowsIn<Real>{s.data, H}, RowsOut<Real>{row.data + 2 * H, row.stride});
+      for (Index n = 0; n < own; ++n) multiply_row(s[n], row[n], u[n], d.H);
+      crew.add_products(pack.w_hn, count, RowsIn<Real>{s.data, H}, RowsOut<Real>{row.data + 2 * H, row.stride});
     } else {
       const RowsOut<Real> q{row.data + kept.q, row.stride};
-      for (Index n = 0; n < count; ++n) copy_row(q[n], pack.bias_hh + 2 * H, H);
-      add_products(pack.w_hn, count, u, q);
+      for (Index n = 0; n < own; ++n) copy_row(q[n], pack.bias_hh + 2 * H, H);
+      crew.add_products(pack.w_hn, count, u, q);
     }
   }
 };

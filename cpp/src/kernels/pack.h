@@ -11,13 +11,6 @@
 
 namespace rnnfast::RNNFAST_ISA {
 
-/// The columns, or units, of some blocks.
-template <class Real>
-RNNFAST_INLINE Range columns_of(Range blocks, Index columns) {
-  const auto up_to = [columns](Index block) { return least(block * kLanes<Real>, columns); };
-  return {up_to(blocks.first), up_to(blocks.last)};
-}
-
 /// One step of the transposition below: exchanges lanes `Step` apart between two registers.
 template <class Real, int Step, int... J>
 RNNFAST_INLINE void exchange(Vec<Real>& a, Vec<Real>& b, std::integer_sequence<int, J...>) {

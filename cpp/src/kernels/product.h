@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "kernels/outer.h"
+#include "kernels/team.h"
 #include "rnnfast/chunks.h"
 #include "rnnfast/options.h"
 
@@ -25,6 +26,27 @@ struct Matrix {
   }
 
   Panels<Real> panels() const { return {data, inputs, inputs * kLanes<Real>}; }
+  Range blocks() const { return {0, blocks_of<Real>(outputs)}; }
+
+  /// A member's blocks of outputs, such that all have nearly as many weights.
+  Range share_of(int member, int members) const {
+    const Index all = blocks().last;
+    if (ranges == nullptr) return share(all, member, members);
+    const auto begin = [&](int number) {
+      const Index before = ranges->offset[ranges->begin[all]] * number / members;
+      Index low = number == members ? all : 0;
+      for (Index high = all; low < high;) {
+        const Index middle = (low + high) / 2;
+        if (ranges->offset[ranges->begin[middle]] < before) {
+          low = middle + 1;
+        } else {
+          high = middle;
+        }
+      }
+      return low;
+    };
+    return {begin(member), begin(member + 1)};
+  }
 };
 
 /// Calls body(block, first input, last input, where to) for all that is packed.
@@ -79,14 +101,13 @@ inline bool same_ranges(const Ranges& ranges, Index first, Index last) {
   return true;
 }
 
-/// out += w in for one row and a sparse matrix. A block of outputs is one chain of multiply-adds, each of which waits
-/// for the one before; so several blocks, whatever their inputs, pass side by side.
+/// out += w in for one row, some blocks of outputs and a sparse matrix. A block of outputs is one chain of
+/// multiply-adds, each of which waits for the one before; so several blocks, whatever their inputs, pass side by side.
 template <class Real>
-inline void add_sparse_products(const Matrix<Real>& w, const Real* in, Real* out) {
+inline void add_sparse_products(const Matrix<Real>& w, Range blocks, const Real* in, Real* out) {
   constexpr int L = kLanes<Real>;
   constexpr int kChains = 4;
   const Ranges& ranges = *w.ranges;
-  const Index blocks = blocks_of<Real>(w.outputs);
   struct Chain {
     Vec<Real> sum;
     const Real* weight;
@@ -94,9 +115,9 @@ inline void add_sparse_products(const Matrix<Real>& w, const Real* in, Real* out
     Index left;
     Index unit;
   };
-  Index next = 0;
+  Index next = blocks.first;
   const auto begin = [&](Chain& chain) {
-    for (; next < blocks; ++next) {
+    for (; next < blocks.last; ++next) {
       const Index first = ranges.offset[ranges.begin[next]];
       chain.left = ranges.offset[ranges.begin[next + 1]] - first;
       if (chain.left == 0) continue;
@@ -142,28 +163,28 @@ inline void add_sparse_products(const Matrix<Real>& w, const Real* in, Real* out
 /// Rows that have too few chains in a block of outputs to hide the latency of a multiply-add.
 inline constexpr Index kFewRows = 3;
 
-/// out[row] += w in[row] for `count` rows. Each element is one chain, in the order of the inputs.
+/// out[row] += w in[row] for `count` rows and some blocks of outputs. Each element is one chain, in the order of the
+/// inputs.
 template <class Real>
-inline void add_products(const Matrix<Real>& w, Index count, RowsIn<Real> in, RowsOut<Real> out) {
+inline void add_products(const Matrix<Real>& w, Range blocks, Index count, RowsIn<Real> in, RowsOut<Real> out) {
   constexpr int L = kLanes<Real>;
   if (count <= 0) return;
   if (w.ranges == nullptr) {
-    for_each_tile<1>(count, Range{0, blocks_of<Real>(w.outputs)}, [&](const TileRange& tile) {
+    for_each_tile<1>(count, blocks, [&](const TileRange& tile) {
       add_to_rows(tile, in, out, w.outputs,
                   [&](Real* acc, const Real* const* from) { multiply<1>(tile, acc, 1, from, w.panels()); });
     });
     return;
   }
   if (count <= kFewRows) {
-    for (Index row = 0; row < count; ++row) add_sparse_products(w, in[row], out[row]);
+    for (Index row = 0; row < count; ++row) add_sparse_products(w, blocks, in[row], out[row]);
     return;
   }
   const Ranges& ranges = *w.ranges;
-  const Index blocks = blocks_of<Real>(w.outputs);
-  for (Index block = 0; block < blocks;) {
+  for (Index block = blocks.first; block < blocks.last;) {
     // Blocks with the same connections pass together.
     Index U = blocks_at_once(static_cast<int>(count < kMaxRows<1> ? count : kMaxRows<1>), 1);
-    while (U > 1 && (block + U > blocks || !same_ranges(ranges, block, block + U))) U /= 2;
+    while (U > 1 && (block + U > blocks.last || !same_ranges(ranges, block, block + U))) U /= 2;
     const Index begin = ranges.begin[block];
     const Index end = ranges.begin[block + 1];
     const Index stride = begin == end ? 0 : (ranges.offset[end] - ranges.offset[begin]) * L;

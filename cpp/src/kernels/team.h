@@ -3,7 +3,6 @@
 #pragma once
 
 #include "kernels/tile.h"
-#include "rnnfast/threads.h"
 
 namespace rnnfast::RNNFAST_ISA {
 
@@ -33,6 +32,8 @@ struct Part {
 /// there is one barrier a step, since every unit needs all of h[t-1]; but a thread's share of the weights may then
 /// stay in its own cache, and a single sequence can use several threads at all.
 struct Split {
+  static constexpr double kWorthBarrier = 6e4;  // multiply-adds of a step: some 2 us
+
   int threads;
   bool by_units;
 
@@ -92,7 +93,6 @@ struct Split {
   }
 
   static constexpr Index kStretches = 16;
-  static constexpr double kWorthBarrier = 6e4;  // multiply-adds of a step: some 2 us
 };
 
 }  // namespace rnnfast::RNNFAST_ISA

@@ -40,15 +40,6 @@ constexpr int blocks_at_once(int R, int P) {
 
 inline constexpr int kMaxPlanes = 4;
 
-struct Range {
-  Index first;
-  Index last;
-
-  Index size() const { return last - first; }
-};
-
-RNNFAST_INLINE Range intersection(Range a, Range b) { return {most(a.first, b.first), least(a.last, b.last)}; }
-
 /// What one tile covers.
 struct TileRange {
   Index first_row;

@@ -48,6 +48,15 @@ RNNFAST_INLINE constexpr Number most(Number a, Number b) {
   return a < b ? b : a;
 }
 
+struct Range {
+  Index first;
+  Index last;
+
+  Index size() const { return last - first; }
+};
+
+RNNFAST_INLINE Range intersection(Range a, Range b) { return {most(a.first, b.first), least(a.last, b.last)}; }
+
 /// Registers for so many units.
 template <class Real>
 constexpr Index blocks_of(Index units) {
@@ -58,6 +67,13 @@ constexpr Index blocks_of(Index units) {
 template <class Real>
 constexpr Index lanes_left(Index unit, Index units) {
   return least<Index>(units - unit, kLanes<Real>);
+}
+
+/// The columns, or units, of some blocks.
+template <class Real>
+RNNFAST_INLINE Range columns_of(Range blocks, Index columns) {
+  const auto up_to = [columns](Index block) { return least(block * kLanes<Real>, columns); };
+  return {up_to(blocks.first), up_to(blocks.last)};
 }
 
 template <class Real>

@@ -44,18 +44,20 @@ def share_of_blocks(mask: Array) -> float:
     return float(_blocks(mask, 8).mean())
 
 
-def absent(mask: Array, sparse: bool) -> Array:
+def absent(mask: Array, units: int, sparse: bool) -> Array:
     """Places in a weight's gradient, counted along its rows, that have to be set to 0.
 
-    Sparse kernels write only where a block of 16 rows and a register's columns, at most 16, has a connection.
+    Sparse kernels write only where a block of 16 rows and a register's columns, at most 16, has a connection. Gates
+    have ``units`` rows each.
     """
     missing: Array = np.logical_not(mask)
     if sparse:
         rows, columns = mask.shape
         written = _blocks(mask, 16)
-        # Gates that are multiplied on their own count their blocks from their own first row.
-        written[1:] |= written[:-1].copy()
-        written[:-1] |= written[1:].copy()
+        if units % 16 != 0:
+            # Gates that are multiplied on their own count their blocks from their own first row.
+            written[1:] |= written[:-1].copy()
+            written[:-1] |= written[1:].copy()
         missing &= written.repeat(16, axis=0).repeat(16, axis=1)[:rows, :columns]
     return np.flatnonzero(missing)
 

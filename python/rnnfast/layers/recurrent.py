@@ -159,7 +159,9 @@ class RecurrentLayer(Layer):
         self._parts = [
             Direction(self._cell, suffix, self.parameters, self.options, sparse) for suffix in self._suffixes()
         ]
-        self._absent = {name: masks_.absent(mask, name in sparse) for name, mask in masks.items()}
+        units = self.hidden_size
+        absent = {name: masks_.absent(mask, units, name in sparse) for name, mask in masks.items()}
+        self._absent = {name: places for name, places in absent.items() if len(places) > 0}
         weights = [part.kernels.weights for part in self._parts]
         simple = len(weights) == 1 and self._read_out is None and not self.batch_first
         self._direct = weights[0] if simple and isinstance(weights[0], _core.Weights) else None
