@@ -33,6 +33,7 @@ TESTS = (
     "test_backward.py",
     "test_forward.py",
     "test_gaps.py",
+    "test_zero_state.py",
     "test_properties.py",
     "test_arguments.py",
     "test_activations.py",
@@ -326,8 +327,8 @@ MUTANTS = (
     Mutant(
         "weight-grad-one-piece",
         WEIGHT_GRAD,
-        "if (rows > 0) piece.add_piece(",
-        "if (rows > 0 && steps.last - steps.first > 1) piece.add_piece(",
+        "if (rows > 0) add_rows(",
+        "if (rows > 0 && steps.last - steps.first > 1) add_rows(",
         "rows of a step beyond the first piece are dropped",
     ),
     Mutant(
@@ -726,8 +727,8 @@ MUTANTS = (
     Mutant(
         "unpacked-forward-block",
         FORWARD,
-        "Pack::pack_block(layer, *args.raw, number, block);",
-        "Pack::pack_block(layer, *args.raw, mine.first, block);",
+        "Pack::pack_block(layer, *args.raw, number, block,",
+        "Pack::pack_block(layer, *args.raw, mine.first, block,",
         "a single step computes all units with the weights of the first",
     ),
     Mutant(
@@ -810,8 +811,8 @@ MUTANTS = (
     Mutant(
         "pieces-overwrite-each-other",
         WEIGHT_GRAD,
-        "piece.adds = true;\n          rows = 0;",
-        "rows = 0;",
+        "      piece.adds = true;\n",
+        "",
         "of a step of many rows only the last piece is in the weight gradients",
     ),
     Mutant(
@@ -1005,6 +1006,41 @@ MUTANTS = (
         "for (Index group = share.rows.first / kGradientRows;",
         "for (Index group = share.rows.first / kGradientRows + 1;",
         "the first rows of a sparse matrix do not learn",
+    ),
+    Mutant(
+        "zero-state-of-the-first-sequence",
+        ROWS,
+        "    if (any) return false;",
+        "    if (any) return true;",
+        "a batch whose first state begins with a zero counts as one without states",
+    ),
+    Mutant(
+        "zero-state-at-every-step",
+        FORWARD,
+        "t == 0 && starts_from_zero",
+        "starts_from_zero",
+        "no step of a batch that begins with zeros sees its previous state",
+    ),
+    Mutant(
+        "zero-state-inputs-shifted",
+        WEIGHT_GRAD,
+        "moving{inputs + from_zero * L,",
+        "moving{inputs,",
+        "recurrent weights learn from states of other rows where the first ones are left out",
+    ),
+    Mutant(
+        "zero-state-gradient-not-written",
+        WEIGHT_GRAD,
+        "(moving.depth > 0 || !adds)",
+        "moving.depth > 0",
+        "the gradient of w_hh keeps what was in memory after a single step from zeros",
+    ),
+    Mutant(
+        "zero-state-in-every-piece",
+        WEIGHT_GRAD,
+        "      from_zero -= least(rows, from_zero);\n",
+        "",
+        "rows of later steps count as rows of the first one",
     ),
     Mutant(
         "crew-does-not-wait",

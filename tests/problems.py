@@ -207,7 +207,7 @@ def check_gradients(
             continue
         flat = got.astype(np.float64).ravel()
         # A projection on a normal vector has the size of the norm: see tolerances.DIRECTIONAL.
-        error = float(np.sqrt(np.mean((vectors @ flat - want) ** 2)) / np.linalg.norm(flat))
+        error = float(np.sqrt(np.mean((vectors @ flat - want) ** 2))) / (np.linalg.norm(flat) or 1.0)
         bound = tolerances.DIRECTIONAL * tolerance
         assert error <= bound, f"{label(spec)} d{name} along {DIRECTIONS} directions: error {error:.3g} > {bound:.3g}"
 
@@ -220,15 +220,19 @@ def check(
     *,
     seed: int = 0,
     state: bool = True,
+    hidden_state: bool = True,
     cell_states: bool = False,
     **how: Any,
 ) -> None:
     """Inference, training and every gradient of one random problem against the reference.
 
-    ``how`` has ``lengths`` and ``resets``. Masks that training drew are replayed in the reference.
+    Without ``state`` it is left out; without ``hidden_state`` the hidden one is zeros. ``how`` has ``lengths`` and
+    ``resets``. Masks that training drew are replayed in the reference.
     """
     rng = np.random.default_rng(seed)
     inputs = random_inputs(rng, spec, T, N, state=state)
+    if not hidden_state:
+        inputs["h0"][...] = 0
     upstream = random_upstream(rng, spec, T, N, cell_states=cell_states)
     layer = layer_of(spec, inputs, dtype, seed=seed)
     tolerance = tolerances.variant(dtype, spec, T, N)

@@ -6,6 +6,8 @@
 // weight then. Chunks are small enough that what is projected is still in the L2 cache when its step comes. In
 // training the projections are written to where the gates will be kept, so the gates overwrite them; the simple RNN
 // projects into h itself.
+//
+// Sequences usually begin with a state of zeros, of which the first step makes no products.
 #pragma once
 
 #include "kernels/pack.h"
@@ -62,9 +64,20 @@ class Forward {
   const bool training;
   const Index chunk;  // steps that are projected at once
   const Pack pack;
+  const bool starts_from_zero;
 
   Forward(const Dims& dims, const ForwardArgs<Real>& a, bool keep, Index chunk_size, const Pack& weights)
-      : d(dims), args(a), training(keep), chunk(chunk_size), pack(weights) {}
+      : d(dims),
+        args(a),
+        training(keep),
+        chunk(chunk_size),
+        pack(weights),
+        starts_from_zero(is_zero(a.h, dims.rows(0) * dims.H)) {}
+
+  /// The weights of the previous state that step t multiplies.
+  Panels<Real> recurrent_weights(Index t) const {
+    return {pack.w_hh.data, t == 0 && starts_from_zero ? 0 : pack.w_hh.depth, pack.w_hh.stride};
+  }
 
   /// One step of training: every block of weights is packed just before it is used, and forgotten. Threads share them.
   static void run_unpacked(const Dims& d, const ForwardArgs<Real>& args, Team& team) {
@@ -76,7 +89,7 @@ class Forward {
       const Forward self(d, args, true, 1, Pack(layer, block, args.work));
       const Range mine = share(self.pack.blocks, member, members);
       for (Index number = mine.first; number < mine.last; ++number) {
-        Pack::pack_block(layer, *args.raw, number, block);
+        Pack::pack_block(layer, *args.raw, number, block, !self.starts_from_zero);
         self.run_part({0, 1}, {{0, d.N}, {number, number + 1}}, nullptr, nullptr);
       }
     });
@@ -99,16 +112,16 @@ class Forward {
     const int members = choose(d, team.size()).threads;
     const Index blocks = blocks_of<Real>(d.N);
     Pack::pack_bias(layer, *args.raw, args.work);
+    const Forward self(d, args, true, 1, Pack(layer, args.work, args.work));
     Real* const x = args.work + Pack::bias_size(layer);
     Real* const h = x + blocks * L * d.I;
     for (Index block = 0; block < blocks; ++block) {
       const Index rows = lanes_left<Real>(block * L, d.N);
       transpose(x + block * L * d.I, L, args.x + block * L * d.I, d.I, rows, d.I);
-      transpose(h + block * L * d.H, L, args.h + block * L * d.H, d.H, rows, d.H);
+      if (!self.starts_from_zero) transpose(h + block * L * d.H, L, args.h + block * L * d.H, d.H, rows, d.H);
     }
     const Panels<Real> inputs{x, d.I, d.I * L};
-    const Panels<Real> states{h, d.H, d.H * L};
-    const Forward self(d, args, true, 1, Pack(layer, args.work, args.work));
+    const Panels<Real> states{h, self.starts_from_zero ? 0 : d.H, d.H * L};
     parallel(team, members, [&](int member) {
       Real* const sums = h + blocks * L * d.H + member * block_both_ways_size(d);
       Real* const acc = sums + blocks * L * L;
@@ -253,6 +266,7 @@ class Forward {
     const Real* x[kMaxRows<V>];
     const Real* h_prev[kMaxRows<V>];
     const Index distance = pack.template distance<V>();
+    const Panels<Real> w_hh = recurrent_weights(t);
     for (Index r = 0; r < tile.rows; ++r) {
       const Index row = first_row + tile.first_row + r;
       x[r] = args.x + d.place(d.row(t) + row) * d.I;
@@ -262,10 +276,10 @@ class Forward {
     if (at_once && kInputPlane == kRecurrentPlane) {
       static_assert(kInputPlane != kRecurrentPlane || kPlanes == P);
       const Start<Real> start{bias<V>(kInputPlane, tile.first_block), 0, L, V < P ? L : pack.blocks * L};
-      multiply<V>(tile, acc.data, kPlanes, start, x, pack.w_ih, h_prev, pack.w_hh);
+      multiply<V>(tile, acc.data, kPlanes, start, x, pack.w_ih, h_prev, w_hh);
     } else if (kInputPlane == kRecurrentPlane && V == P && d.H % L == 0) {
       const Real* projected = gates.at(t, first_row + tile.first_row) + tile.first_block * L;
-      multiply<V>(tile, acc.data, kPlanes, Start<Real>{projected, gates.row_size, L, d.H}, h_prev, pack.w_hh);
+      multiply<V>(tile, acc.data, kPlanes, Start<Real>{projected, gates.row_size, L, d.H}, h_prev, w_hh);
     } else {
       for (Index r = 0; r < tile.rows; ++r) {
         const Real* from = gates.at(t, first_row + tile.first_row + r);
@@ -280,7 +294,7 @@ class Forward {
         }
       }
       if (at_once) multiply<V>(tile, acc.data + kInputPlane * distance, kPlanes, x, pack.w_ih);
-      add_recurrent<V>(tile, acc, h_prev);
+      add_recurrent<V>(tile, acc, h_prev, w_hh);
     }
     for (Index u = 0; u < tile.blocks; ++u) {
       finish_units(acc.at(tile, 0, u, kPlanes), distance, tile, (tile.first_block + u) * L, t, first_row, gates);
@@ -288,14 +302,15 @@ class Forward {
   }
 
   template <int V>
-  RNNFAST_INLINE void add_recurrent(const TileRange& tile, Accumulators<Real>& acc, const Real* const* h_prev) const {
+  RNNFAST_INLINE void add_recurrent(const TileRange& tile, Accumulators<Real>& acc, const Real* const* h_prev,
+                                    const Panels<Real>& w_hh) const {
     // The last lanes of a narrow block's registers reach into the plane that follows those of the product. They hold
     // zeros times h, which is not zero where h is infinite.
     constexpr bool kReachesBeyond = V < P && kRecurrentPlane + P < kPlanes;
     const Index beyond = (kRecurrentPlane + P) * pack.template distance<V>();
     Vec<Real> kept[kMaxRows<V>];
     for (Index r = 0; kReachesBeyond && r < tile.rows; ++r) kept[r] = load(acc.at(tile, r, 0, kPlanes) + beyond);
-    multiply<V>(tile, acc.data + kRecurrentPlane * pack.template distance<V>(), kPlanes, h_prev, pack.w_hh);
+    multiply<V>(tile, acc.data + kRecurrentPlane * pack.template distance<V>(), kPlanes, h_prev, w_hh);
     for (Index r = 0; kReachesBeyond && r < tile.rows; ++r) store(acc.at(tile, r, 0, kPlanes) + beyond, kept[r]);
   }
 

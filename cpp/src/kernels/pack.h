@@ -196,9 +196,9 @@ struct ForwardPack {
     pack_bias(d, parameters, w_hh + views.blocks * views.w_hh.stride);
   }
 
-  /// The weights of one block of units.
-  static void pack_block(LayerDims d, const Parameters<Real>& parameters, Index block, Real* to) {
-    ForwardPack(d, to).pack_blocks(d, parameters, {block, block + 1}, to, to + d.I * P * L);
+  /// The weights of one block of units, perhaps without w_hh.
+  static void pack_block(LayerDims d, const Parameters<Real>& parameters, Index block, Real* to, bool recurrent) {
+    ForwardPack(d, to).pack_blocks(d, parameters, {block, block + 1}, to, recurrent ? to + d.I * P * L : nullptr);
   }
 
   static void pack_bias(LayerDims d, const Parameters<Real>& parameters, Real* to) {
@@ -239,16 +239,20 @@ struct ForwardPack {
     if (last_vectors < P) --full_blocks;
   }
 
+  /// to_hh may be null.
   void pack_blocks(LayerDims d, const Parameters<Real>& parameters, Range some, Real* to_ih, Real* to_hh) const {
     const Range full = intersection(some, {0, full_blocks});
     if (full.size() > 0) {
       pack_units_by_depth<Real, P>(to_ih, parameters.w_ih, CellMath::kInputGate, d.H, d.I, full);
-      pack_units_by_depth<Real, P>(to_hh, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H, full);
+      if (to_hh != nullptr) {
+        pack_units_by_depth<Real, P>(to_hh, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H, full);
+      }
     }
     if (some.last <= full_blocks) return;
     to_ih += (some.size() - 1) * d.I * P * L;
-    to_hh += (some.size() - 1) * d.H * P * L;
     pack_narrow_block<Real, P>(to_ih, parameters.w_ih, CellMath::kInputGate, d.H, d.I, last_vectors);
+    if (to_hh == nullptr) return;
+    to_hh += (some.size() - 1) * d.H * P * L;
     pack_narrow_block<Real, P>(to_hh, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H, last_vectors);
   }
 

@@ -26,6 +26,19 @@ RNNFAST_INLINE void copy_row(Real* to, const Real* from, Index count) {
   std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(Real));
 }
 
+/// Whether all numbers are 0.
+template <class Real>
+inline bool is_zero(const Real* numbers, Index count) {
+  constexpr Index kAtOnce = 64;
+  if (count > 0 && numbers[0] != Real(0)) return false;
+  for (Index first = 0; first < count; first += kAtOnce) {
+    bool any = false;
+    for (Index j = first; j < least(first + kAtOnce, count); ++j) any |= numbers[j] != Real(0);
+    if (any) return false;
+  }
+  return true;
+}
+
 template <class Real>
 RNNFAST_INLINE void clear(Real* to, Index count) {
   std::memset(to, 0, static_cast<std::size_t>(count) * sizeof(Real));

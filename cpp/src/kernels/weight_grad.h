@@ -2,7 +2,8 @@
 // Weight gradients: dw_ih = sum da x', dw_hh = sum da h_prev', db = sum da, over rows (t, n), or += (overwrite).
 //
 // One product serves both matrices: the columns of x and h_prev stand side by side, so that few inputs waste no
-// lanes. Rows are summed piece by piece (chunks.h); threads divide the gates among them.
+// lanes. Rows are summed piece by piece (chunks.h); threads divide the gates among them. Rows of the first step add
+// nothing to dw_hh if it begins with states of zeros.
 #pragma once
 
 #include "kernels/outer.h"
@@ -32,19 +33,22 @@ class WeightGrad {
                   Range gates, Real* work) {
     WeightGrad piece(d, args, da.stride, work);
     piece.adds = !args.overwrite || steps.last < d.T;
+    Index from_zero = steps.first == 0 && is_zero(args.h, d.rows(0) * d.H) ? d.rows(0) : 0;
     Index rows = 0;
+    const auto add_rows = [&](Index end) {
+      piece.add_piece(da[end - rows], rows, least(rows, from_zero), gates);
+      from_zero -= least(rows, from_zero);
+      piece.adds = true;
+      rows = 0;
+    };
     for (Index t = steps.first; t < steps.last; ++t) {
       for (Index n = 0; n < d.rows(t); ++n) {
         piece.h_row[rows] = d.slot(t) + n;
         piece.x_row[rows++] = d.place(d.row(t) + n);
-        if (rows == kPieceRows) {
-          piece.add_piece(da[d.row(t) + n + 1 - rows], rows, gates);
-          piece.adds = true;
-          rows = 0;
-        }
+        if (rows == kPieceRows) add_rows(d.row(t) + n + 1);
       }
     }
-    if (rows > 0) piece.add_piece(da[d.row(steps.last) - rows], rows, gates);
+    if (rows > 0) add_rows(d.row(steps.last));
   }
 
  private:
@@ -64,24 +68,40 @@ class WeightGrad {
   /// Rows that a piece has at most.
   static Index height(const Dims& d) { return least(kPieceRows, d.row(d.T)); }
 
-  void add_piece(const Real* da, Index rows, Range gates) const {
-    assert(0 < rows && rows <= kPieceRows);
+  /// The first `from_zero` of the rows have a previous state of zeros.
+  void add_piece(const Real* da, Index rows, Index from_zero, Range gates) const {
+    assert(0 < rows && rows <= kPieceRows && 0 <= from_zero && from_zero <= rows);
     if (args.db_ih != nullptr) add_bias(da, rows, gates);
     if (rows <= kUnpackedRows) {
-      add_unpacked(da, rows, gates);
+      add_unpacked(da, rows, from_zero, gates);
       return;
     }
-    pack_inputs(rows);
+    // Two products cost more than few rows of zeros.
+    if (from_zero < rows / 8) from_zero = 0;
+    const Index input_blocks = blocks_of<Real>(d.I);
+    const Index all_blocks = blocks_of<Real>(d.I + d.H);
+    pack_inputs(rows, from_zero == rows ? input_blocks : all_blocks);
     const Panels<Real> panels{inputs, rows, height(d) * L};
+    const Panels<Real> moving{inputs + from_zero * L, rows - from_zero, panels.stride};
     for (int plane = 0; plane < CellMath::kPlanes; ++plane) {
       // A plane without an input product has no part in dw_ih, one without a recurrent product none in dw_hh.
-      const Range blocks{has_input(plane) ? 0 : d.I / L, blocks_of<Real>(has_recurrent(plane) ? d.I + d.H : d.I)};
+      const Range blocks{has_input(plane) ? 0 : d.I / L, has_recurrent(plane) ? all_blocks : input_blocks};
       const Range positions = intersection(gates, {plane * d.H, (plane + 1) * d.H});
-      if (positions.size() > 0) add_tiles({da, row_size}, positions, blocks, panels);
+      if (positions.size() <= 0) continue;
+      if (from_zero == 0) {
+        add_tiles({da, row_size}, positions, blocks, panels);
+        continue;
+      }
+      const Range of_inputs = intersection(blocks, {0, input_blocks});
+      if (of_inputs.size() > 0) add_tiles({da, row_size}, positions, of_inputs, panels);
+      const Range of_states = intersection(blocks, {input_blocks, all_blocks});
+      if (of_states.size() > 0 && (moving.depth > 0 || !adds)) {
+        add_tiles({da + from_zero * row_size, row_size}, positions, of_states, moving);
+      }
     }
   }
 
-  void add_unpacked(const Real* da, Index rows, Range gates) const {
+  void add_unpacked(const Real* da, Index rows, Index from_zero, Range gates) const {
     const Real* x[kUnpackedRows];
     const Real* h_prev[kUnpackedRows];
     for (Index m = 0; m < rows; ++m) {
@@ -92,7 +112,11 @@ class WeightGrad {
       Real a[kUnpackedRows];
       for (Index m = 0; m < rows; ++m) a[m] = da[m * row_size + position];
       for_each_target(position, 0, columns(d), [&](Real* to, Index skip, Index count) {
-        add_outer_row(to, count, rows, a, skip == 0 ? x : h_prev, adds);
+        if (skip == 0) {
+          add_outer_row(to, count, rows, a, x, adds);
+        } else if (from_zero < rows || !adds) {
+          add_outer_row(to, count, rows - from_zero, a + from_zero, h_prev + from_zero, adds);
+        }
       });
     }
   }
@@ -116,9 +140,8 @@ class WeightGrad {
   static constexpr bool has_input(int plane) { return input_product<CellMath>(plane) >= 0; }
   static constexpr bool has_recurrent(int plane) { return recurrent_product<CellMath>(plane) >= 0; }
 
-  void pack_inputs(Index rows) const {
-    const Index width = columns(d);
-    for (Index block = 0; block < blocks_of<Real>(width); ++block) {
+  void pack_inputs(Index rows, Index blocks) const {
+    for (Index block = 0; block < blocks; ++block) {
       Real* to = inputs + block * height(d) * L;
       const Index first = block * L;
       for (Index m = 0; m < rows; ++m, to += L) {
