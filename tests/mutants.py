@@ -1036,13 +1036,6 @@ MUTANTS = (
         "the gradient of w_hh keeps what was in memory after a single step from zeros",
     ),
     Mutant(
-        "zero-state-in-every-piece",
-        WEIGHT_GRAD,
-        "      from_zero -= least(rows, from_zero);\n",
-        "",
-        "rows of later steps count as rows of the first one",
-    ),
-    Mutant(
         "crew-does-not-wait",
         CREW,
         "if (!divides_) wait();",
