@@ -86,21 +86,18 @@ class Limit:
 def limit(machine: Machine, cell: str, mode: str, sizes: Sizes) -> Limit:
     """The roofline: every product takes at least its multiply-adds at peak, and the reading of its weights.
 
-    Weights that meet the inputs are read once for all steps, recurrent ones once a step. A call begins with states of
-    zeros, so its first step has no recurrent products, unless it is one of a stream. Activations are left out: they are
-    part of what a program spends beyond the limit.
+    Weights that meet the inputs are read once for all steps, recurrent ones once a step. Activations are left out: they
+    are part of what a program spends beyond the limit.
     """
     T, N, I, H = sizes  # noqa: E741
     gates = GATES[cell]
     w_ih, w_hh = (gates * H * columns * machine.itemsize for columns in (I, H))
     input_flops, recurrent_flops = (2.0 * gates * T * N * H * columns for columns in (I, H))
-    moving = 1.0 if mode == "step" else (T - 1) / T  # share of the steps whose previous state is not zero
     # (operations, bytes, how often they are read)
-    products = [(input_flops, w_ih, 1), (moving * recurrent_flops, w_hh, round(moving * T))]
+    products = [(input_flops, w_ih, 1), (recurrent_flops, w_hh, T)]
     if mode == "training":
         # dL/dx, dL/dh and the gradients of the weights, which are written once.
-        products += [(input_flops, w_ih, 1), (recurrent_flops, w_hh, T)]
-        products += [(input_flops + moving * recurrent_flops, w_ih + w_hh, 1)]
+        products += [*products, (input_flops + recurrent_flops, w_ih + w_hh, 1)]
     computing = reading = seconds = 0.0
     for flops, size, times in products:
         at_peak, at_bandwidth = flops / machine.peak, machine.read_seconds(size, times)

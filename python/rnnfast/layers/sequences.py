@@ -132,14 +132,13 @@ class Ragged(Way):
         self.steps = int(length[0]) if len(length) else 0
         counts = np.searchsorted(-length, -np.arange(self.steps), side="left")
         self.slots = np.concatenate([[0, self.sequences], self.sequences + np.cumsum(counts)]).astype(np.int64)
-        step = np.repeat(np.arange(self.steps), counts)
-        row = np.arange(len(step)) - (self.slots[1:-1] - self.sequences)[step]
-        time = start[row] + step
-        if reverse:
-            time = lengths[number[row]] - 1 - time
-        self.places = (time * batch + number[row]).astype(np.int64)
+        rows = np.arange(self.slots[-1] - self.sequences)
+        sequence = rows - np.repeat(self.slots[1:-1] - self.sequences, counts)
+        first_step, stride = (lengths[number] - 1 - start, -batch) if reverse else (start, batch)
+        places = (first_step * batch + number)[sequence] + np.repeat(np.arange(self.steps) * stride, counts)
+        self.places = places.astype(np.int64, copy=False)
         self._row_at = np.full(self.shape[0] * batch, -1)
-        self._row_at[self.places] = np.arange(len(row))
+        self._row_at[places] = rows
 
         self._number = number
         self._takes_initial = takes_initial[order]
