@@ -294,7 +294,7 @@ def test_threads_change_no_bit(spec, rng, restore_threads):
         spec, inputs, upstream = own_problem(rng, spec, 8, batch, np.float32, hidden=hidden)
         runs = []
         # Threads that have only just started may come too late for a call.
-        for threads in (1, 2, 2, 2, 3):
+        for threads in (1, 2, 2, 2, 3, 4):
             rf.set_num_threads(threads)
             layer = layer_of(spec, inputs, np.float32, seed=2)
             runs.append(train(layer, spec, inputs, upstream))

@@ -17,7 +17,7 @@ class OptionBackward {
   static void run(const OptionCell& cell, const OptionParameters<Real>& parameters, const Dims& d,
                   const OptionBackwardArgs<Real>& args, StepRange steps, Team& team) {
     const OptionBackward self(cell, parameters, d, args);
-    const Split split = option_split<Real>(cell, d, self.pack.size, team.size()).confirmed(team);
+    const Split split = option_split<Real>(cell, d, self.pack.size, team);
     Barrier barrier(split.threads);
     // Sums over rows are divided by parameters, so a single sequence has work for all threads.
     const int members = Split::multiply_adds(d, static_cast<int>(cell.gates())) < kWorthWaking ? 1 : team.size();

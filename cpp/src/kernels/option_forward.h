@@ -10,15 +10,15 @@
 
 namespace rnnfast::RNNFAST_ISA {
 
-/// Sequences are divided among threads for all steps. Fewer sequences than threads are computed by all as one crew, if
-/// the products of a step, of so many weights, repay that they wait for each other.
+/// Sequences are divided among threads for all steps. Those that leave half of the threads without work are computed by
+/// all as one crew, if the products of a step, of so many weights, repay that they wait for each other.
 template <class Real>
-Split option_split(const OptionCell& cell, const Dims& d, Index weights, int available) {
-  const Split split = Split::choose<Real>(d, static_cast<int>(cell.gates()), available);
-  if (split.by_units && (d.N >= available || static_cast<double>(d.N * weights) < Split::kWorthBarrier)) {
-    return {static_cast<int>(least<Index>(d.N, available)), false};
-  }
-  return split;
+Split option_split(const OptionCell& cell, const Dims& d, Index weights, Team& team) {
+  const Split split = Split::choose<Real>(d, static_cast<int>(cell.gates()), team.size());
+  if (!split.by_units) return split;
+  const bool pays = 2 * d.N <= team.size() && static_cast<double>(d.N * weights) >= Split::kWorthBarrier;
+  if (pays && team.assemble(split.threads)) return split;
+  return {static_cast<int>(least<Index>(d.N, team.size())), false};
 }
 
 /// With whom a member goes through its rows. The simple cell needs no other unit of its own step.
@@ -40,7 +40,7 @@ class OptionForward {
   static void run(const OptionCell& cell, const OptionParameters<Real>& parameters, const Dims& d,
                   const OptionForwardArgs<Real>& args, bool training, StepRange steps, Team& team) {
     const OptionForward self(cell, parameters, d, args, training);
-    const Split split = option_split<Real>(cell, d, self.pack.size, team.size()).confirmed(team);
+    const Split split = option_split<Real>(cell, d, self.pack.size, team);
     const Index scratch = split.by_units ? 0 : work_size(cell, d, 1);
     Barrier barrier(split.threads);
     for (Index first = steps.first; first < steps.last;) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/tile.h"
+#include "rnnfast/threads.h"
 
 namespace rnnfast::RNNFAST_ISA {
 
