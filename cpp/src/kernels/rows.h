@@ -26,9 +26,9 @@ RNNFAST_INLINE void copy_row(Real* to, const Real* from, Index count) {
   std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(Real));
 }
 
-/// Whether all numbers are 0.
+/// Whether all numbers are 0. Not inlined: for callers that find out with the first one.
 template <class Real>
-inline bool is_zero(const Real* numbers, Index count) {
+__attribute__((noinline)) bool is_zero(const Real* numbers, Index count) {
   constexpr Index kAtOnce = 64;
   if (count > 0 && numbers[0] != Real(0)) return false;
   for (Index first = 0; first < count; first += kAtOnce) {
