@@ -1024,7 +1024,7 @@ MUTANTS = (
     Mutant(
         "zero-state-inputs-shifted",
         WEIGHT_GRAD,
-        "moving{inputs + from_zero * L,",
+        "moving{inputs + zero_rows * L,",
         "moving{inputs,",
         "recurrent weights learn from states of other rows where the first ones are left out",
     ),

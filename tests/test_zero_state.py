@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import rnnfast as rf
 from compare import assert_same_bits
-from problems import assert_all_same_bits, cast, check, layer_of, problem, rows_of, train
+from problems import KINDS, assert_all_same_bits, cast, check, layer_of, problem, rows_of, train
 from variants import Spec
 
-CELLS = ("rnn", "lstm", "gru")
-by_cell = pytest.mark.parametrize("cell", CELLS)
+by_cell = pytest.mark.parametrize("cell", KINDS)
 
 
-@pytest.mark.parametrize("I, H", [(3, 7), (16, 40), (33, 20)])
+@pytest.mark.parametrize("sizes", [(3, 7), (16, 40), (33, 20)], ids=str)
 @pytest.mark.parametrize("T, N", [(1, 1), (1, 4), (1, 5), (1, 16), (1, 70), (2, 3), (3, 20), (12, 2)])
 @by_cell
-def test_results_and_gradients_are_the_reference(cell, T, N, I, H, dtype, isa):  # noqa: E741
-    check(Spec(cell, I, H), T, N, dtype, hidden_state=False)
+def test_results_and_gradients_are_the_reference(cell, T, N, sizes, dtype, isa):
+    check(Spec(cell, *sizes), T, N, dtype, hidden_state=False)
 
 
 @pytest.mark.parametrize("T, N", [(1, 600), (2, 300), (2, 600)])
@@ -39,13 +37,10 @@ def test_zeros_and_no_state_give_the_same_bits(cell, T, N, dtype, isa, rng):
     layer = layer_of(spec, inputs, dtype)
     runs = []
     for state in (None, 0.0, -0.0):
-        for name in ("h0", "c0"):
-            if inputs[name] is not None or state is not None:
-                shape = (1, N, 36)
-                inputs[name] = None if state is None else np.full(shape, state, dtype)
-        if cell != "lstm":
-            inputs["c0"] = None
-        runs.append(train(layer, spec, inputs, upstream))
+        states = {name: inputs[name] for name in ("h0", "c0")}
+        for name, array in states.items():
+            states[name] = None if array is None or state is None else np.full_like(array, state)
+        runs.append(train(layer, spec, {**inputs, **states}, upstream))
     for run in runs[1:]:
         assert_all_same_bits(run, runs[0])
 
@@ -65,7 +60,7 @@ def test_a_sequence_that_begins_with_zeros_gives_its_bits_beside_others_that_do_
 @by_cell
 def test_one_step_from_zeros_teaches_the_recurrent_weights_nothing(cell, dtype, rng):
     """And leaves no number of an earlier call in their gradient."""
-    layer = {"rnn": rf.RNN, "lstm": rf.LSTM, "gru": rf.GRU}[cell](4, 24, dtype=dtype, seed=0)
+    layer = KINDS[cell](4, 24, dtype=dtype, seed=0)
     for N in (2, 30, 80):
         y, _, tape = layer.forward(rng.standard_normal((1, N, 4)).astype(dtype))
         grads = layer.backward(tape, np.ones_like(y))

@@ -190,15 +190,20 @@ struct ForwardPack {
     Real* const w_hh = buffer + views.blocks * views.w_ih.stride;
     pack_in_parallel(team, size(d), [&](int member, int members) {
       const Range mine = share(views.blocks, member, members);
-      views.pack_blocks(d, parameters, mine, buffer + mine.first * views.w_ih.stride,
-                        w_hh + mine.first * views.w_hh.stride);
+      views.pack_matrix(buffer + mine.first * views.w_ih.stride, parameters.w_ih, CellMath::kInputGate, d.H, d.I, mine);
+      views.pack_matrix(w_hh + mine.first * views.w_hh.stride, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H,
+                        mine);
     });
     pack_bias(d, parameters, w_hh + views.blocks * views.w_hh.stride);
   }
 
   /// The weights of one block of units, perhaps without w_hh.
   static void pack_block(LayerDims d, const Parameters<Real>& parameters, Index block, Real* to, bool recurrent) {
-    ForwardPack(d, to).pack_blocks(d, parameters, {block, block + 1}, to, recurrent ? to + d.I * P * L : nullptr);
+    const ForwardPack views(d, to);
+    const Range one{block, block + 1};
+    views.pack_matrix(to, parameters.w_ih, CellMath::kInputGate, d.H, d.I, one);
+    if (!recurrent) return;
+    views.pack_matrix(to + d.I * P * L, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H, one);
   }
 
   static void pack_bias(LayerDims d, const Parameters<Real>& parameters, Real* to) {
@@ -239,21 +244,11 @@ struct ForwardPack {
     if (last_vectors < P) --full_blocks;
   }
 
-  /// to_hh may be null.
-  void pack_blocks(LayerDims d, const Parameters<Real>& parameters, Range some, Real* to_ih, Real* to_hh) const {
-    const Range full = intersection(some, {0, full_blocks});
-    if (full.size() > 0) {
-      pack_units_by_depth<Real, P>(to_ih, parameters.w_ih, CellMath::kInputGate, d.H, d.I, full);
-      if (to_hh != nullptr) {
-        pack_units_by_depth<Real, P>(to_hh, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H, full);
-      }
-    }
+  /// Some blocks of one of the two matrices.
+  void pack_matrix(Real* to, const Real* w, const int (&gate)[P], Index H, Index depth, Range some) const {
+    pack_units_by_depth<Real, P>(to, w, gate, H, depth, intersection(some, {0, full_blocks}));
     if (some.last <= full_blocks) return;
-    to_ih += (some.size() - 1) * d.I * P * L;
-    pack_narrow_block<Real, P>(to_ih, parameters.w_ih, CellMath::kInputGate, d.H, d.I, last_vectors);
-    if (to_hh == nullptr) return;
-    to_hh += (some.size() - 1) * d.H * P * L;
-    pack_narrow_block<Real, P>(to_hh, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H, last_vectors);
+    pack_narrow_block<Real, P>(to + (some.size() - 1) * depth * P * L, w, gate, H, depth, last_vectors);
   }
 
   template <int V = P - 1, class Body>

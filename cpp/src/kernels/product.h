@@ -33,17 +33,9 @@ struct Matrix {
     const Index all = blocks().last;
     if (ranges == nullptr) return share(all, member, members);
     const auto begin = [&](int number) {
+      if (number == members) return all;
       const Index before = ranges->offset[ranges->begin[all]] * number / members;
-      Index low = number == members ? all : 0;
-      for (Index high = all; low < high;) {
-        const Index middle = (low + high) / 2;
-        if (ranges->offset[ranges->begin[middle]] < before) {
-          low = middle + 1;
-        } else {
-          high = middle;
-        }
-      }
-      return low;
+      return first_where(all, [&](Index block) { return ranges->offset[ranges->begin[block]] >= before; });
     };
     return {begin(member), begin(member + 1)};
   }

@@ -13,6 +13,21 @@ RNNFAST_INLINE Range share(Index count, int member, int members) {
   return {count * member / members, count * (member + 1) / members};
 }
 
+/// The first of 0..count-1 for which `holds` is true, as it is for all after it; `count` if there is none.
+template <class Predicate>
+inline Index first_where(Index count, const Predicate& holds) {
+  Index low = 0;
+  for (Index high = count; low < high;) {
+    const Index middle = (low + high) / 2;
+    if (holds(middle)) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return low;
+}
+
 /// Runs body(member) for member < members on the team.
 template <class Body>
 inline void parallel(Team& team, int members, const Body& body) {
@@ -78,19 +93,11 @@ struct Split {
   Index first_row(const Dims& d, StepRange range, int member) const {
     if (d.slots == nullptr || member == 0 || member == threads) return d.N * member / threads;
     const Index wanted = (d.row(range.last) - d.row(range.first)) * member / threads;
-    Index low = 0;
-    Index high = d.N;
-    while (low < high) {
-      const Index middle = (low + high) / 2;
+    return first_where(d.N, [&](Index row) {
       Index steps = 0;
-      for (Index t = range.first; t < range.last; ++t) steps += least(d.rows(t), middle);
-      if (steps < wanted) {
-        low = middle + 1;
-      } else {
-        high = middle;
-      }
-    }
-    return low;
+      for (Index t = range.first; t < range.last; ++t) steps += least(d.rows(t), row);
+      return steps >= wanted;
+    });
   }
 
   static constexpr Index kStretches = 16;

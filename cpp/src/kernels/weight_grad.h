@@ -33,11 +33,12 @@ class WeightGrad {
                   Range gates, Real* work) {
     WeightGrad piece(d, args, da.stride, work);
     piece.adds = !args.overwrite || steps.last < d.T;
-    Index from_zero = steps.first == 0 && is_zero(args.h, d.rows(0) * d.H) ? d.rows(0) : 0;
+    Index zero_rows = steps.first == 0 && is_zero(args.h, d.rows(0) * d.H) ? d.rows(0) : 0;
     Index rows = 0;
     const auto add_rows = [&](Index end) {
-      piece.add_piece(da[end - rows], rows, least(rows, from_zero), gates);
-      from_zero -= least(rows, from_zero);
+      const Index zeros = least(rows, zero_rows);
+      piece.add_piece(da[end - rows], rows, zeros, gates);
+      zero_rows -= zeros;
       piece.adds = true;
       rows = 0;
     };
@@ -68,27 +69,27 @@ class WeightGrad {
   /// Rows that a piece has at most.
   static Index height(const Dims& d) { return least(kPieceRows, d.row(d.T)); }
 
-  /// The first `from_zero` of the rows have a previous state of zeros.
-  void add_piece(const Real* da, Index rows, Index from_zero, Range gates) const {
-    assert(0 < rows && rows <= kPieceRows && 0 <= from_zero && from_zero <= rows);
+  /// The first `zero_rows` of the rows have a previous state of zeros.
+  void add_piece(const Real* da, Index rows, Index zero_rows, Range gates) const {
+    assert(0 < rows && rows <= kPieceRows && 0 <= zero_rows && zero_rows <= rows);
     if (args.db_ih != nullptr) add_bias(da, rows, gates);
     if (rows <= kUnpackedRows) {
-      add_unpacked(da, rows, from_zero, gates);
+      add_unpacked(da, rows, zero_rows, gates);
       return;
     }
     // Two products cost more than few rows of zeros.
-    if (from_zero < rows / 8) from_zero = 0;
+    if (zero_rows < rows / 8) zero_rows = 0;
     const Index input_blocks = blocks_of<Real>(d.I);
     const Index all_blocks = blocks_of<Real>(d.I + d.H);
-    pack_inputs(rows, from_zero == rows ? input_blocks : all_blocks);
+    pack_inputs(rows, zero_rows == rows ? input_blocks : all_blocks);
     const Panels<Real> panels{inputs, rows, height(d) * L};
-    const Panels<Real> moving{inputs + from_zero * L, rows - from_zero, panels.stride};
+    const Panels<Real> moving{inputs + zero_rows * L, rows - zero_rows, panels.stride};
     for (int plane = 0; plane < CellMath::kPlanes; ++plane) {
       // A plane without an input product has no part in dw_ih, one without a recurrent product none in dw_hh.
       const Range blocks{has_input(plane) ? 0 : d.I / L, has_recurrent(plane) ? all_blocks : input_blocks};
       const Range positions = intersection(gates, {plane * d.H, (plane + 1) * d.H});
       if (positions.size() <= 0) continue;
-      if (from_zero == 0) {
+      if (zero_rows == 0) {
         add_tiles({da, row_size}, positions, blocks, panels);
         continue;
       }
@@ -96,12 +97,12 @@ class WeightGrad {
       if (of_inputs.size() > 0) add_tiles({da, row_size}, positions, of_inputs, panels);
       const Range of_states = intersection(blocks, {input_blocks, all_blocks});
       if (of_states.size() > 0 && (moving.depth > 0 || !adds)) {
-        add_tiles({da + from_zero * row_size, row_size}, positions, of_states, moving);
+        add_tiles({da + zero_rows * row_size, row_size}, positions, of_states, moving);
       }
     }
   }
 
-  void add_unpacked(const Real* da, Index rows, Index from_zero, Range gates) const {
+  void add_unpacked(const Real* da, Index rows, Index zero_rows, Range gates) const {
     const Real* x[kUnpackedRows];
     const Real* h_prev[kUnpackedRows];
     for (Index m = 0; m < rows; ++m) {
@@ -114,8 +115,8 @@ class WeightGrad {
       for_each_target(position, 0, columns(d), [&](Real* to, Index skip, Index count) {
         if (skip == 0) {
           add_outer_row(to, count, rows, a, x, adds);
-        } else if (from_zero < rows || !adds) {
-          add_outer_row(to, count, rows - from_zero, a + from_zero, h_prev + from_zero, adds);
+        } else if (zero_rows < rows || !adds) {
+          add_outer_row(to, count, rows - zero_rows, a + zero_rows, h_prev + zero_rows, adds);
         }
       });
     }
