@@ -11,7 +11,7 @@ from variants import Spec
 by_cell = pytest.mark.parametrize("cell", KINDS)
 
 
-@pytest.mark.parametrize("sizes", [(3, 7), (16, 40), (33, 20)], ids=str)
+@pytest.mark.parametrize("sizes", [(3, 7), (16, 40), (33, 20)], ids=lambda sizes: "-".join(map(str, sizes)))
 @pytest.mark.parametrize("T, N", [(1, 1), (1, 4), (1, 5), (1, 16), (1, 70), (2, 3), (3, 20), (12, 2)])
 @by_cell
 def test_results_and_gradients_are_the_reference(cell, T, N, sizes, dtype, isa):
