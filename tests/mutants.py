@@ -305,18 +305,32 @@ MUTANTS = (
     Mutant(
         "weight-grad-h-for-h-prev",
         WEIGHT_GRAD,
-        "piece.h_row[rows] = d.slot(t) + n;",
-        "piece.h_row[rows] = d.slot(t + 1) + n;",
+        "args.h + (d.slot(t) + n) * d.H);",
+        "args.h + (d.slot(t + 1) + n) * d.H);",
         "h[t] for h[t-1] in dw_hh",
     ),
     Mutant(
         "weight-grad-all-threads-all-gates",
         BACKWARD,
-        "share(kPlanes * d.H, member, threads)",
+        "share(kPlanes * d.H, member, split.threads)",
         "share(kPlanes * d.H, 0, 1)",
         "every thread adds every weight gradient",
     ),
     # Weight gradients.
+    Mutant(
+        "weight-grad-share-not-packed",
+        WEIGHT_GRAD,
+        "const Range mine = share(rows, member, members);",
+        "const Range mine = share(rows, 0, members);",
+        "of the inputs only the first thread's share is packed",
+    ),
+    Mutant(
+        "weight-grad-later-pieces",
+        WEIGHT_GRAD,
+        "row / kPieceRows * piece_size(d)",
+        "0",
+        "the inputs of all pieces of a chunk are packed into the same place",
+    ),
     Mutant(
         "weight-grad-overwrites",
         WEIGHT_GRAD,
@@ -327,8 +341,8 @@ MUTANTS = (
     Mutant(
         "weight-grad-one-piece",
         WEIGHT_GRAD,
-        "if (rows > 0) add_rows(",
-        "if (rows > 0 && steps.last - steps.first > 1) add_rows(",
+        "for (Index first = 0; first < rows; first += kPieceRows) add_piece",
+        "for (Index first = 0; first < least(rows, kPieceRows); first += kPieceRows) add_piece",
         "rows of a step beyond the first piece are dropped",
     ),
     Mutant(
@@ -362,8 +376,8 @@ MUTANTS = (
     Mutant(
         "weight-grad-bias-row",
         WEIGHT_GRAD,
-        "for (Index m = 0; m < rows; ++m) sum = sum +",
-        "for (Index m = 1; m < rows; ++m) sum = sum +",
+        "for (Index m = 0; m < count; ++m, from",
+        "for (Index m = 1; m < count; ++m, from",
         "biases miss the first row of every piece",
     ),
     # Tiles, packing, threads.
@@ -811,15 +825,15 @@ MUTANTS = (
     Mutant(
         "pieces-overwrite-each-other",
         WEIGHT_GRAD,
-        "      piece.adds = true;\n",
-        "",
+        " || first > 0};",
+        "};",
         "of a step of many rows only the last piece is in the weight gradients",
     ),
     Mutant(
         "chunks-overwrite-each-other",
         WEIGHT_GRAD,
-        "piece.adds = !args.overwrite || steps.last < d.T;",
-        "piece.adds = !args.overwrite;",
+        "!args.overwrite || steps.last < d.T ||",
+        "!args.overwrite ||",
         "of a long sequence only the first chunk is in the weight gradients",
     ),
     Mutant(
@@ -895,8 +909,8 @@ MUTANTS = (
     Mutant(
         "places-of-inputs",
         WEIGHT_GRAD,
-        "piece.x_row[rows++] = d.place(d.row(t) + n);",
-        "piece.x_row[rows++] = d.row(t) + n;",
+        "args.x + d.place(d.row(t) + n) * d.I",
+        "args.x + (d.row(t) + n) * d.I",
         "weight gradients of a ragged batch take inputs as if they stood in order",
     ),
     Mutant(
@@ -1024,14 +1038,14 @@ MUTANTS = (
     Mutant(
         "zero-state-inputs-shifted",
         WEIGHT_GRAD,
-        "moving{inputs + zero_rows * L,",
-        "moving{inputs,",
+        "moving{panels.data + zeros * L,",
+        "moving{panels.data,",
         "recurrent weights learn from states of other rows where the first ones are left out",
     ),
     Mutant(
         "zero-state-gradient-not-written",
         WEIGHT_GRAD,
-        "(moving.depth > 0 || !adds)",
+        "(moving.depth > 0 || !piece.adds)",
         "moving.depth > 0",
         "the gradient of w_hh keeps what was in memory after a single step from zeros",
     ),

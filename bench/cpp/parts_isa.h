@@ -65,7 +65,14 @@ void bench_derivative(Index count, const Real* gates, const Real* dh, const Real
 template <class CellMath, class Real>
 void bench_weight_grad(const Dims& d, Real* da, const BackwardArgs<Real>& args) {
   const Index size = CellMath::kPlanes * d.H;
-  WeightGrad<CellMath, Real>::add(d, args, {da, 0, size}, {0, d.T}, Range{0, size}, args.work);
+  const ChunkGradients<Real> gradients{da, 0, size};
+  for (Index last = d.T; last > 0;) {
+    const Index first = first_of_chunk(d, last);
+    const WeightGrad<CellMath, Real> chunk(d, args, gradients, {first, last}, args.work);
+    chunk.pack(0, 1);
+    chunk.add({0, size});
+    last = first;
+  }
 }
 
 template <class CellMath, class Real>

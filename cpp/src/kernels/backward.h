@@ -12,7 +12,9 @@ namespace rnnfast::RNNFAST_ISA {
 template <class CellMath, class Real>
 class Backward {
  public:
-  static Index work_size(const Dims& d, int threads) { return chunk_size(d) + threads * own_size(d); }
+  static Index work_size(const Dims& d, int threads) {
+    return chunk_size(d) + WeightGrad<CellMath, Real>::work_size(d) + threads * own_size(d);
+  }
 
   static void run(const Dims& d, const BackwardArgs<Real>& args, StepRange steps, Team& team) {
     assert(0 <= steps.first && steps.first < steps.last && steps.last <= d.T);
@@ -27,12 +29,14 @@ class Backward {
     for (Index last = steps.last; last > steps.first;) {
       const Index first = most(first_of_chunk(d, last), steps.first);
       const Backward self(d, args, d.row(first));
+      const WeightGrad<CellMath, Real> weight_grad = self.weight_grad({first, last});
       parallel(team, split.threads, [&](int member) {
         self.run_part(first, last, split.part(d, {first, last}, blocks, member), split.by_units ? &barrier : nullptr);
+        weight_grad.pack(member, split.threads);
       });
       parallel(team, split.threads, [&](int member) {
         if (args.dx != nullptr) self.write_input_grad(first, last, member, split.threads);
-        self.add_weight_grad(first, last, member, split.threads);
+        weight_grad.add(share(kPlanes * d.H, member, split.threads));
       });
       last = first;
     }
@@ -43,10 +47,12 @@ class Backward {
   static void run_unpacked(const Dims& d, const BackwardArgs<Real>& args, Team& team) {
     const int members = Split::choose<Real>(d, CellMath::kProducts, team.size()).threads;
     const Backward self(d, args, 0);
+    const WeightGrad<CellMath, Real> weight_grad = self.weight_grad({0, 1});
     const Index blocks = blocks_of<Real>(d.H);
     parallel(team, members, [&](int member) {
       for_each_tile<1>(d.N, share(blocks, member, members),
                        [&](const TileRange& tile) { self.retreat(tile, 0, 0, false); });
+      weight_grad.pack(member, members);
     });
     parallel(team, members, [&](int member) {
       const RowsOut<Real> dh{args.dh, d.H};
@@ -71,7 +77,7 @@ class Backward {
           add_products(args.raw->w_ih + CellMath::kInputGate[p] * d.H * d.I, d.I, of_x, dx, of_dx);
         }
       }
-      self.add_weight_grad(0, 1, member, members);
+      weight_grad.add(share(kPlanes * d.H, member, members));
     });
   }
 
@@ -92,12 +98,11 @@ class Backward {
 
   /// Rows of gradients are not a power of two apart, so that elements below each other do not share a cache set.
   static Index gradient_stride(const Dims& d) { return (blocks_of<Real>(kPlanes * d.H) + 1) * L; }
-  static Index chunk_size(const Dims& d) { return most(d.N, least(kPieceRows, d.row(d.T))) * gradient_stride(d); }
-  /// What a thread needs for itself: for weight gradients or, of a single step, for dh and dx.
+  static Index chunk_size(const Dims& d) { return WeightGrad<CellMath, Real>::chunk_rows(d) * gradient_stride(d); }
+  /// What a thread needs for itself: of a single step, for dh and dx.
   static Index own_size(const Dims& d) {
-    const Index of_sums = WeightGrad<CellMath, Real>::work_size(d);
-    if (!backward_runs_unpacked(d) || d.N <= kUnpackedRows) return of_sums;
-    return most(of_sums, most(part_work_size<Real>(d.I), part_work_size<Real>(d.H)));
+    if (!backward_runs_unpacked(d) || d.N <= kUnpackedRows) return 0;
+    return most(part_work_size<Real>(d.I), part_work_size<Real>(d.H));
   }
 
   Real* da(Index t, Index row) const { return gradients[d.row(t) + row]; }
@@ -256,12 +261,13 @@ class Backward {
     }
   }
 
-  void add_weight_grad(Index first, Index last, int member, int threads) const {
-    WeightGrad<CellMath, Real>::add(d, args, gradients, {first, last}, share(kPlanes * d.H, member, threads),
-                                    work_of(member));
+  WeightGrad<CellMath, Real> weight_grad(StepRange steps) const {
+    return {d, args, gradients, steps, args.work + chunk_size(d)};
   }
 
-  Real* work_of(int member) const { return args.work + chunk_size(d) + member * own_size(d); }
+  Real* work_of(int member) const {
+    return args.work + chunk_size(d) + WeightGrad<CellMath, Real>::work_size(d) + member * own_size(d);
+  }
 };
 
 }  // namespace rnnfast::RNNFAST_ISA

@@ -2,8 +2,8 @@
 // Weight gradients: dw_ih = sum da x', dw_hh = sum da h_prev', db = sum da, over rows (t, n), or += (overwrite).
 //
 // One product serves both matrices: the columns of x and h_prev stand side by side, so that few inputs waste no
-// lanes. Rows are summed piece by piece (chunks.h); threads divide the gates among them. Rows of the first step add
-// nothing to dw_hh if it begins with states of zeros.
+// lanes. Threads pack them together, and then divide the gates among them. Rows are summed piece by piece (chunks.h).
+// Those of the first step add nothing to dw_hh if it begins with states of zeros.
 #pragma once
 
 #include "kernels/outer.h"
@@ -22,118 +22,163 @@ struct ChunkGradients {
   Real* operator[](Index row) const { return data + (row - first_row) * stride; }
 };
 
+/// The gradient of one chunk of steps. Each thread packs its share; when all have, each adds its gates.
 template <class CellMath, class Real>
 class WeightGrad {
  public:
-  static Index work_size(const Dims& d) { return blocks_of<Real>(columns(d)) * height(d) * L; }
+  /// Memory that the threads share.
+  static Index work_size(const Dims& d) {
+    const Index pieces = (chunk_rows(d) + kPieceRows - 1) / kPieceRows;
+    return pieces * piece_size(d);
+  }
+  /// Rows that a chunk has at most.
+  static Index chunk_rows(const Dims& d) { return most(d.N, height(d)); }
 
-  /// Adds, or writes, the gradient of some steps.
-  ///   gates   the units-of-gates range (of planes * H) this thread is responsible for
-  static void add(const Dims& d, const BackwardArgs<Real>& args, const ChunkGradients<Real>& da, StepRange steps,
-                  Range gates, Real* work) {
-    WeightGrad piece(d, args, da.stride, work);
-    piece.adds = !args.overwrite || steps.last < d.T;
-    Index zero_rows = steps.first == 0 && is_zero(args.h, d.rows(0) * d.H) ? d.rows(0) : 0;
-    Index rows = 0;
-    const auto add_rows = [&](Index end) {
-      const Index zeros = least(rows, zero_rows);
-      piece.add_piece(da[end - rows], rows, zeros, gates);
-      zero_rows -= zeros;
-      piece.adds = true;
-      rows = 0;
-    };
-    for (Index t = steps.first; t < steps.last; ++t) {
-      for (Index n = 0; n < d.rows(t); ++n) {
-        piece.h_row[rows] = d.slot(t) + n;
-        piece.x_row[rows++] = d.place(d.row(t) + n);
-        if (rows == kPieceRows) add_rows(d.row(t) + n + 1);
+  WeightGrad(const Dims& dims, const BackwardArgs<Real>& a, const ChunkGradients<Real>& gradients, StepRange chunk,
+             Real* work)
+      : d(dims),
+        args(a),
+        da(gradients),
+        steps(chunk),
+        rows(d.row(chunk.last) - d.row(chunk.first)),
+        zero_rows(chunk.first == 0 && is_zero(a.h, d.rows(0) * d.H) ? d.rows(0) : 0),
+        inputs(work) {}
+
+  /// Packs a member's share of the rows of [x, h_prev].
+  void pack(int member, int members) const {
+    const Range mine = share(rows, member, members);
+    const Real* x[kRowsAtOnce];
+    const Real* h_prev[kRowsAtOnce];
+    Index count = 0;
+    for_each_row(mine, [&](Index row, const Real* x_row, const Real* h_row) {
+      x[count] = x_row;
+      h_prev[count++] = h_row;
+      if ((row + 1) % kRowsAtOnce == 0 || row + 1 == mine.last) {
+        pack_rows(row + 1 - count, count, x, h_prev);
+        count = 0;
       }
-    }
-    if (rows > 0) add_rows(d.row(steps.last));
+    });
+  }
+
+  /// Adds, or writes, the gradient of some gates.
+  ///   gates   the range of planes * H this thread is responsible for
+  void add(Range gates) const {
+    for (Index first = 0; first < rows; first += kPieceRows) add_piece(piece_at(first), gates);
   }
 
  private:
   static constexpr int L = kLanes<Real>;
+  static constexpr Index kRowsAtOnce = 16;  // that are packed
+  static_assert(kPieceRows % kRowsAtOnce == 0);
+
   const Dims& d;
   const BackwardArgs<Real>& args;
-  const Index row_size;     // from row to row of the gates' gradients
-  Real* const inputs;       // [blocks of columns][height][lanes] of [x, h_prev]
-  Index h_row[kPieceRows];  // row of h that comes before a row of the piece
-  Index x_row[kPieceRows];  // its row of x
-  bool adds = true;         // to what stands in the gradients
+  const ChunkGradients<Real>& da;
+  const StepRange steps;
+  const Index rows;       // of the steps
+  const Index zero_rows;  // the first ones, whose previous state is zero
+  Real* const inputs;     // for each piece [blocks of columns][height][lanes] of [x, h_prev]
 
-  WeightGrad(const Dims& dims, const BackwardArgs<Real>& a, Index da_stride, Real* work)
-      : d(dims), args(a), row_size(da_stride), inputs(work) {}
+  struct Piece {
+    Range rows;       // of the chunk
+    Index zero_rows;  // the first ones of them
+    bool adds;        // to what stands in the gradients
+
+    bool is_packed() const { return rows.size() > kUnpackedRows; }
+  };
+
+  Piece piece_at(Index first) const {
+    const Range range{first, least(rows, first + kPieceRows)};
+    return {range, most<Index>(0, intersection({0, zero_rows}, range).size()),
+            !args.overwrite || steps.last < d.T || first > 0};
+  }
 
   static Index columns(const Dims& d) { return d.I + d.H; }
   /// Rows that a piece has at most.
   static Index height(const Dims& d) { return least(kPieceRows, d.row(d.T)); }
+  static Index piece_size(const Dims& d) { return blocks_of<Real>(columns(d)) * height(d) * L; }
 
-  /// The first `zero_rows` of the rows have a previous state of zeros.
-  void add_piece(const Real* da, Index rows, Index zero_rows, Range gates) const {
-    assert(0 < rows && rows <= kPieceRows && 0 <= zero_rows && zero_rows <= rows);
-    if (args.db_ih != nullptr) add_bias(da, rows, gates);
-    if (rows <= kUnpackedRows) {
-      add_unpacked(da, rows, zero_rows, gates);
+  /// Calls body(row, its x, its h_prev) for the rows of a range, counted from the first one of the chunk.
+  template <class Body>
+  RNNFAST_INLINE void for_each_row(Range range, const Body& body) const {
+    for (Index t = steps.first; t < steps.last; ++t) {
+      const Index first = d.row(t) - d.row(steps.first);
+      const Range some = intersection(range, {first, first + d.rows(t)});
+      for (Index row = some.first; row < some.last; ++row) {
+        const Index n = row - first;
+        body(row, args.x + d.place(d.row(t) + n) * d.I, args.h + (d.slot(t) + n) * d.H);
+      }
+    }
+  }
+
+  void add_piece(const Piece& piece, Range gates) const {
+    const Index count = piece.rows.size();
+    const LeftColumns<Real> gradients{da[d.row(steps.first) + piece.rows.first], da.stride};
+    if (args.db_ih != nullptr) add_bias(gradients, count, gates, piece.adds);
+    if (!piece.is_packed()) {
+      add_unpacked(piece, gradients, gates);
       return;
     }
     // Two products cost more than few rows of zeros.
-    if (zero_rows < rows / 8) zero_rows = 0;
+    const Index zeros = piece.zero_rows < count / 8 ? 0 : piece.zero_rows;
     const Index input_blocks = blocks_of<Real>(d.I);
-    const Index all_blocks = blocks_of<Real>(d.I + d.H);
-    pack_inputs(rows, zero_rows == rows ? input_blocks : all_blocks);
-    const Panels<Real> panels{inputs, rows, height(d) * L};
-    const Panels<Real> moving{inputs + zero_rows * L, rows - zero_rows, panels.stride};
+    const Index all_blocks = blocks_of<Real>(columns(d));
+    const Panels<Real> panels{panel(piece.rows.first), count, height(d) * L};
+    const Panels<Real> moving{panels.data + zeros * L, count - zeros, panels.stride};
     for (int plane = 0; plane < CellMath::kPlanes; ++plane) {
       // A plane without an input product has no part in dw_ih, one without a recurrent product none in dw_hh.
       const Range blocks{has_input(plane) ? 0 : d.I / L, has_recurrent(plane) ? all_blocks : input_blocks};
       const Range positions = intersection(gates, {plane * d.H, (plane + 1) * d.H});
       if (positions.size() <= 0) continue;
-      if (zero_rows == 0) {
-        add_tiles({da, row_size}, positions, blocks, panels);
+      if (zeros == 0) {
+        add_tiles(gradients, positions, blocks, panels, piece.adds);
         continue;
       }
       const Range of_inputs = intersection(blocks, {0, input_blocks});
-      if (of_inputs.size() > 0) add_tiles({da, row_size}, positions, of_inputs, panels);
+      if (of_inputs.size() > 0) add_tiles(gradients, positions, of_inputs, panels, piece.adds);
       const Range of_states = intersection(blocks, {input_blocks, all_blocks});
-      if (of_states.size() > 0 && (moving.depth > 0 || !adds)) {
-        add_tiles({da + zero_rows * row_size, row_size}, positions, of_states, moving);
+      if (of_states.size() > 0 && (moving.depth > 0 || !piece.adds)) {
+        add_tiles({gradients.data + zeros * gradients.stride, gradients.stride}, positions, of_states, moving,
+                  piece.adds);
       }
     }
   }
 
-  void add_unpacked(const Real* da, Index rows, Index zero_rows, Range gates) const {
+  void add_unpacked(const Piece& piece, const LeftColumns<Real>& gradients, Range gates) const {
     const Real* x[kUnpackedRows];
     const Real* h_prev[kUnpackedRows];
-    for (Index m = 0; m < rows; ++m) {
-      x[m] = args.x + x_row[m] * d.I;
-      h_prev[m] = args.h + h_row[m] * d.H;
-    }
+    const Index count = piece.rows.size();
+    for_each_row(piece.rows, [&](Index row, const Real* x_row, const Real* h_row) {
+      x[row - piece.rows.first] = x_row;
+      h_prev[row - piece.rows.first] = h_row;
+    });
+    const Index zeros = piece.zero_rows;
     for (Index position = gates.first; position < gates.last; ++position) {
       Real a[kUnpackedRows];
-      for (Index m = 0; m < rows; ++m) a[m] = da[m * row_size + position];
-      for_each_target(position, 0, columns(d), [&](Real* to, Index skip, Index count) {
+      for (Index m = 0; m < count; ++m) a[m] = gradients.data[m * gradients.stride + position];
+      for_each_target(position, 0, columns(d), [&](Real* to, Index skip, Index width) {
         if (skip == 0) {
-          add_outer_row(to, count, rows, a, x, adds);
-        } else if (zero_rows < rows || !adds) {
-          add_outer_row(to, count, rows - zero_rows, a + zero_rows, h_prev + zero_rows, adds);
+          add_outer_row(to, width, count, a, x, piece.adds);
+        } else if (zeros < count || !piece.adds) {
+          add_outer_row(to, width, count - zeros, a + zeros, h_prev + zeros, piece.adds);
         }
       });
     }
   }
 
-  void add_tiles(const LeftColumns<Real>& da, Range positions, Range blocks, const Panels<Real>& panels) const {
+  void add_tiles(const LeftColumns<Real>& gradients, Range positions, Range blocks, const Panels<Real>& panels,
+                 bool adds) const {
     for_each_tile<1>(positions.size(), blocks, [&](const TileRange& tile) {
       Accumulators<Real> acc;
       const Index first = positions.first + tile.first_row;
       for (Index r = 0; r < tile.rows; ++r) {
         for_each_target(first + r, tile.first_block * L, tile.blocks * L, prefetch_columns);
       }
-      multiply(tile, acc.data, LeftColumns<Real>{da.data + first, da.stride}, panels);
+      multiply(tile, acc.data, LeftColumns<Real>{gradients.data + first, gradients.stride}, panels);
       for (Index r = 0; r < tile.rows; ++r) {
         const Real* sums = acc.at(tile, r, 0, 1);
         for_each_target(first + r, tile.first_block * L, tile.blocks * L,
-                        [&](Real* to, Index skip, Index count) { add_columns(to, sums + skip, count); });
+                        [&](Real* to, Index skip, Index count) { add_columns(to, sums + skip, count, adds); });
       }
     });
   }
@@ -141,19 +186,23 @@ class WeightGrad {
   static constexpr bool has_input(int plane) { return input_product<CellMath>(plane) >= 0; }
   static constexpr bool has_recurrent(int plane) { return recurrent_product<CellMath>(plane) >= 0; }
 
-  void pack_inputs(Index rows, Index blocks) const {
-    for (Index block = 0; block < blocks; ++block) {
-      Real* to = inputs + block * height(d) * L;
+  Real* panel(Index row) const { return inputs + row / kPieceRows * piece_size(d) + row % kPieceRows * L; }
+
+  /// Packs `count` rows of one piece.
+  void pack_rows(Index first_row, Index count, const Real* const* x, const Real* const* h_prev) const {
+    const Piece piece = piece_at(first_row / kPieceRows * kPieceRows);
+    if (!piece.is_packed()) return;
+    const Index width = piece.zero_rows == piece.rows.size() ? d.I : columns(d);
+    for (Index block = 0; block < blocks_of<Real>(width); ++block) {
+      Real* to = panel(first_row) + block * height(d) * L;
       const Index first = block * L;
-      for (Index m = 0; m < rows; ++m, to += L) {
-        const Real* x = args.x + x_row[m] * d.I;
-        const Real* h_prev = args.h + h_row[m] * d.H;
+      for (Index m = 0; m < count; ++m, to += L) {
         if (first + L <= d.I) {
-          store(to, load(x + first));
-        } else if (first >= d.I && first + L <= d.I + d.H) {
-          store(to, load(h_prev + first - d.I));
+          store(to, load(x[m] + first));
+        } else if (first >= d.I && first + L <= columns(d)) {
+          store(to, load(h_prev[m] + first - d.I));
         } else {
-          for (Index j = 0; j < L; ++j) to[j] = input(x, h_prev, first + j);
+          for (Index j = 0; j < L; ++j) to[j] = input(x[m], h_prev[m], first + j);
         }
       }
     }
@@ -186,7 +235,7 @@ class WeightGrad {
     for (Index j = 0; j < count; j += L) __builtin_prefetch(to + j, 1);
   }
 
-  RNNFAST_INLINE void add_columns(Real* to, const Real* sums, Index count) const {
+  static RNNFAST_INLINE void add_columns(Real* to, const Real* sums, Index count, bool adds) {
     for (Index j = 0; j < count; j += L) {
       const Index width = lanes_left<Real>(j, count);
       const Vec<Real> before = adds ? load_lanes(to + j, width) : Vec<Real>{};
@@ -194,22 +243,24 @@ class WeightGrad {
     }
   }
 
-  void add_bias(const Real* da, Index rows, Range gates) const {
+  void add_bias(const LeftColumns<Real>& gradients, Index count, Range gates, bool adds) const {
     for (Index position = gates.first; position < gates.last;) {
       const Index unit = position % d.H;
       Index width = lanes_left<Real>(position, gates.last);
       if (width > d.H - unit) width = d.H - unit;
       Vec<Real> sum{};
-      for (Index m = 0; m < rows; ++m) sum = sum + load_lanes(da + m * row_size + position, width);
+      const Real* from = gradients.data + position;
+      for (Index m = 0; m < count; ++m, from += gradients.stride) sum = sum + load_lanes(from, width);
       Real sums[L];
       store(sums, sum);
       const int plane = static_cast<int>(position / d.H);
       if (has_input(plane)) {
-        add_columns(args.db_ih + CellMath::kInputGate[input_product<CellMath>(plane)] * d.H + unit, sums, width);
+        const Index gate = CellMath::kInputGate[input_product<CellMath>(plane)];
+        add_columns(args.db_ih + gate * d.H + unit, sums, width, adds);
       }
       if (has_recurrent(plane)) {
-        add_columns(args.db_hh + CellMath::kRecurrentGate[recurrent_product<CellMath>(plane)] * d.H + unit, sums,
-                    width);
+        const Index gate = CellMath::kRecurrentGate[recurrent_product<CellMath>(plane)];
+        add_columns(args.db_hh + gate * d.H + unit, sums, width, adds);
       }
       position += width;
     }
