@@ -69,7 +69,9 @@ class Stream {
                                    .h = h,
                                    .c = c_->as<Real>(),
                                    .gates = nullptr,
-                                   .work = work_->as<Real>()};
+                                   .work = work_->as<Real>(),
+                                   .last_units_first = last_units_first_};
+      last_units_first_ = !last_units_first_;
       k.forward(dims_, args, false, {0, 1}, team);
       std::memcpy(h, h_new, bytes);
       std::memcpy(y, h, bytes);
@@ -127,6 +129,7 @@ class Stream {
   std::unique_ptr<Buffer> h_;  // (2, N, H): slot 0 holds the state between steps
   std::unique_ptr<Buffer> c_;  // (N, H)
   std::unique_ptr<Buffer> work_;
+  bool last_units_first_ = false;
 };
 
 }  // namespace

@@ -43,6 +43,7 @@ struct ForwardArgs {
   Real* c;             // io   lstm only. Training: (N+R, H) like h. Inference: (N, H), c0 in, last state out
   Real* gates;         // out  (R, P, H)  training only: kept for backward. Null for rnn and in inference
   Real* work;          // tmp  forward_work_size elements
+  bool last_units_first = false;  // order of the units in step 0; it alternates, for the sake of the cache
 };
 
 /// Pointers of one backward call. Gradients of activations are overwritten, those of weights as `overwrite` says.

@@ -219,7 +219,7 @@ class Forward {
       for (Index t = t0; t < t0 + steps; ++t) {
         const Range rows = intersection(part.rows, {0, d.rows(t)});
         if (rows.size() > 0) {
-          pack.for_each_tile_of(rows.size(), part.blocks, t % 2 == 1,
+          pack.for_each_tile_of(rows.size(), part.blocks, (t % 2 == 1) != args.last_units_first,
                                 [&]<int V>(const TileRange& tile) { advance<V>(tile, t, rows.first, gates, at_once); });
         }
         if (barrier != nullptr) barrier->wait();
