@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from cases import Case
-from rnnfast.cli.workload import Answer, Call, Problem
+from rnnfast.cli.workload import STATE_GRADIENTS, Answer, Call, Problem
 
 jax.config.update("jax_enable_x64", True)
 # The threads of a process, fixed when JAX makes its first array.
@@ -52,12 +52,14 @@ def prepare(problem: Problem, case: Case) -> tuple[Call, Answer]:
 
     @jax.jit
     def train(parameters: Any, x: Any, state: Any, dy: Any) -> Any:
-        y, pull_back, last = jax.vjp(lambda p, x: run(p, x, state), parameters, x, has_aux=True)
+        y, pull_back, last = jax.vjp(run, parameters, x, state, has_aux=True)
         return y, last, pull_back(dy)
 
     def answer(result: Any) -> dict[str, Any]:
-        y, last, (grads, dx) = result
-        return {**_outputs(y, last), "dx": np.asarray(dx), **{name: np.asarray(g) for name, g in grads.items()}}
+        y, last, (grads, dx, dstate) = result
+        of_state = {name: np.asarray(g)[None] for name, g in zip(STATE_GRADIENTS, dstate, strict=False)}
+        of_parameters = {name: np.asarray(g) for name, g in grads.items()}
+        return {**_outputs(y, last), "dx": np.asarray(dx), **of_state, **of_parameters}
 
     return lambda: jax.block_until_ready(train(parameters, x, state, dy)), answer
 

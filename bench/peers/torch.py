@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from cases import Case
-from rnnfast.cli.workload import Answer, Call, Problem, outputs
+from rnnfast.cli.workload import STATE_GRADIENTS, Answer, Call, Problem, outputs
 
 LAYERS = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 CELLS = {"rnn": torch.nn.RNNCell, "lstm": torch.nn.LSTMCell, "gru": torch.nn.GRUCell}
@@ -37,9 +37,10 @@ def prepare(problem: Problem, case: Case) -> tuple[Call, Answer]:
 
         return infer, lambda result: {name: array.numpy() for name, array in outputs(*result).items()}
 
-    x.requires_grad_()
-    names = [name for name, _ in layer.named_parameters()]
-    wanted = (x, *layer.parameters())
+    for array in (x, *state):
+        array.requires_grad_()
+    names = ["dx", *STATE_GRADIENTS[: len(state)], *(name for name, _ in layer.named_parameters())]
+    wanted = (x, *state, *layer.parameters())
 
     def train() -> Any:
         y, last = layer(x, start)
@@ -47,7 +48,7 @@ def prepare(problem: Problem, case: Case) -> tuple[Call, Answer]:
 
     def answer(result: Any) -> dict[str, Any]:
         y, last, grads = result
-        found = {**outputs(y, last), **dict(zip(["dx", *names], grads, strict=True))}
+        found = {**outputs(y, last), **dict(zip(names, grads, strict=True))}
         return {name: array.detach().numpy() for name, array in found.items()}
 
     return train, answer

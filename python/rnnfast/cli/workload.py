@@ -15,6 +15,7 @@ from rnnfast._arrays import Array
 LAYERS = {"rnn": rf.RNN, "lstm": rf.LSTM, "gru": rf.GRU}
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 MODES = ("inference", "training", "step")
+STATE_GRADIENTS = ("dh_0", "dc_0")  # of the initial state
 
 
 class Sizes(NamedTuple):
@@ -93,7 +94,9 @@ def prepare(problem: Problem, mode: str) -> tuple[Call, Answer]:
 
     def gradients(result: Any) -> dict[str, Array]:
         y, last, grads = result
-        return {**outputs(y, last), "dx": grads.x, **grads.params}
+        dstate = grads.state if isinstance(grads.state, tuple) else (grads.state,)
+        of_state = dict(zip(STATE_GRADIENTS, dstate, strict=False))
+        return {**outputs(y, last), "dx": grads.x, **of_state, **grads.params}
 
     return train, gradients
 
