@@ -250,6 +250,8 @@ class Backward {
     first_row += tile.first_row;
     for (Index r = 0; r < tile.rows; ++r) {
       from[r] = gradients[first_row + r] + CellMath::kInputPlane * d.H;
+      Real* const to = args.dx + d.place(first_row + r) * d.I + tile.first_block * L;
+      for (Index u = 0; u < tile.blocks; ++u) __builtin_prefetch(to + u * L, 1);
     }
     multiply<1>(tile, acc.data, 1, from_zero<Real>(), from, pack.w_ih);
     for (Index r = 0; r < tile.rows; ++r) {
