@@ -298,8 +298,8 @@ MUTANTS = (
     Mutant(
         "backward-dx-row",
         BACKWARD,
-        "d.place(first_row + r) * d.I",
-        "d.place(first_row + tile.rows - 1 - r) * d.I",
+        "store_lanes(args.dx + d.place(first_row + r) * d.I",
+        "store_lanes(args.dx + d.place(first_row + tile.rows - 1 - r) * d.I",
         "dx of one sequence is given to another",
     ),
     Mutant(
@@ -320,16 +320,16 @@ MUTANTS = (
     Mutant(
         "weight-grad-share-not-packed",
         WEIGHT_GRAD,
-        "const Range mine = share(rows, member, members);",
-        "const Range mine = share(rows, 0, members);",
+        "share(piece.rows.size(), member, members)",
+        "share(piece.rows.size(), 0, members)",
         "of the inputs only the first thread's share is packed",
     ),
     Mutant(
         "weight-grad-later-pieces",
-        WEIGHT_GRAD,
-        "row / kPieceRows * piece_size(d)",
-        "0",
-        "the inputs of all pieces of a chunk are packed into the same place",
+        BACKWARD,
+        "weight_grad.pack(piece, member",
+        "weight_grad.pack(0, member",
+        "later pieces of a chunk take the inputs of the first one",
     ),
     Mutant(
         "weight-grad-overwrites",
@@ -340,9 +340,9 @@ MUTANTS = (
     ),
     Mutant(
         "weight-grad-one-piece",
-        WEIGHT_GRAD,
-        "for (Index first = 0; first < rows; first += kPieceRows) add_piece",
-        "for (Index first = 0; first < least(rows, kPieceRows); first += kPieceRows) add_piece",
+        BACKWARD,
+        "piece < weight_grad.pieces()",
+        "piece < 1",
         "rows of a step beyond the first piece are dropped",
     ),
     Mutant(
@@ -1038,8 +1038,8 @@ MUTANTS = (
     Mutant(
         "zero-state-inputs-shifted",
         WEIGHT_GRAD,
-        "moving{panels.data + zeros * L,",
-        "moving{panels.data,",
+        "moving{inputs + zeros * L,",
+        "moving{inputs,",
         "recurrent weights learn from states of other rows where the first ones are left out",
     ),
     Mutant(

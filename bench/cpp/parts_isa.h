@@ -69,8 +69,10 @@ void bench_weight_grad(const Dims& d, Real* da, const BackwardArgs<Real>& args) 
   for (Index last = d.T; last > 0;) {
     const Index first = first_of_chunk(d, last);
     const WeightGrad<CellMath, Real> chunk(d, args, gradients, {first, last}, args.work);
-    chunk.pack(0, 1);
-    chunk.add({0, size});
+    for (Index piece = 0; piece < chunk.pieces(); ++piece) {
+      chunk.pack(piece, 0, 1);
+      chunk.add(piece, {0, size});
+    }
     last = first;
   }
 }

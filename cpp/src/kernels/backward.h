@@ -26,18 +26,23 @@ class Backward {
     const Split split = Split::choose<Real>(d, CellMath::kProducts, team.size()).confirmed(team);
     const Index blocks = blocks_of<Real>(d.H);
     Barrier barrier(split.threads);
+    const auto gates_of = [&](int member) { return share(kPlanes * d.H, member, split.threads); };
     for (Index last = steps.last; last > steps.first;) {
       const Index first = most(first_of_chunk(d, last), steps.first);
       const Backward self(d, args, d.row(first));
       const WeightGrad<CellMath, Real> weight_grad = self.weight_grad({first, last});
       parallel(team, split.threads, [&](int member) {
         self.run_part(first, last, split.part(d, {first, last}, blocks, member), split.by_units ? &barrier : nullptr);
-        weight_grad.pack(member, split.threads);
+        weight_grad.pack(0, member, split.threads);
       });
       parallel(team, split.threads, [&](int member) {
         if (args.dx != nullptr) self.write_input_grad(first, last, member, split.threads);
-        weight_grad.add(share(kPlanes * d.H, member, split.threads));
+        weight_grad.add(0, gates_of(member));
       });
+      for (Index piece = 1; piece < weight_grad.pieces(); ++piece) {
+        parallel(team, split.threads, [&](int member) { weight_grad.pack(piece, member, split.threads); });
+        parallel(team, split.threads, [&](int member) { weight_grad.add(piece, gates_of(member)); });
+      }
       last = first;
     }
   }
@@ -52,7 +57,7 @@ class Backward {
     parallel(team, members, [&](int member) {
       for_each_tile<1>(d.N, share(blocks, member, members),
                        [&](const TileRange& tile) { self.retreat(tile, 0, 0, false); });
-      weight_grad.pack(member, members);
+      weight_grad.pack(0, member, members);
     });
     parallel(team, members, [&](int member) {
       const RowsOut<Real> dh{args.dh, d.H};
@@ -77,7 +82,7 @@ class Backward {
           add_products(args.raw->w_ih + CellMath::kInputGate[p] * d.H * d.I, d.I, of_x, dx, of_dx);
         }
       }
-      weight_grad.add(share(kPlanes * d.H, member, members));
+      weight_grad.add(0, share(kPlanes * d.H, member, members));
     });
   }
 

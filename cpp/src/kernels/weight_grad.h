@@ -22,15 +22,13 @@ struct ChunkGradients {
   Real* operator[](Index row) const { return data + (row - first_row) * stride; }
 };
 
-/// The gradient of one chunk of steps. Each thread packs its share; when all have, each adds its gates.
+/// The gradient of one chunk of steps, piece by piece: each thread packs its share of the piece's rows and, when all
+/// have, adds its gates.
 template <class CellMath, class Real>
 class WeightGrad {
  public:
   /// Memory that the threads share.
-  static Index work_size(const Dims& d) {
-    const Index pieces = (chunk_rows(d) + kPieceRows - 1) / kPieceRows;
-    return pieces * piece_size(d);
-  }
+  static Index work_size(const Dims& d) { return blocks_of<Real>(columns(d)) * height(d) * L; }
   /// Rows that a chunk has at most.
   static Index chunk_rows(const Dims& d) { return most(d.N, height(d)); }
 
@@ -44,9 +42,14 @@ class WeightGrad {
         zero_rows(chunk.first == 0 && is_zero(a.h, d.rows(0) * d.H) ? d.rows(0) : 0),
         inputs(work) {}
 
-  /// Packs a member's share of the rows of [x, h_prev].
-  void pack(int member, int members) const {
-    const Range mine = share(rows, member, members);
+  Index pieces() const { return (rows + kPieceRows - 1) / kPieceRows; }
+
+  /// Packs a member's share of a piece's rows of [x, h_prev].
+  void pack(Index number, int member, int members) const {
+    const Piece piece = piece_at(number);
+    if (!piece.is_packed()) return;
+    const Range part = share(piece.rows.size(), member, members);
+    const Range mine{piece.rows.first + part.first, piece.rows.first + part.last};
     const Real* x[kRowsAtOnce];
     const Real* h_prev[kRowsAtOnce];
     Index count = 0;
@@ -54,22 +57,29 @@ class WeightGrad {
       x[count] = x_row;
       h_prev[count++] = h_row;
       if ((row + 1) % kRowsAtOnce == 0 || row + 1 == mine.last) {
-        pack_rows(row + 1 - count, count, x, h_prev);
+        pack_rows(piece, row + 1 - count, count, x, h_prev);
         count = 0;
       }
     });
   }
 
-  /// Adds, or writes, the gradient of some gates.
+  /// Adds, or writes, what a piece is to the gradient of some gates.
   ///   gates   the range of planes * H this thread is responsible for
-  void add(Range gates) const {
-    for (Index first = 0; first < rows; first += kPieceRows) add_piece(piece_at(first), gates);
+  void add(Index number, Range gates) const {
+    const Piece piece = piece_at(number);
+    const Index count = piece.rows.size();
+    const LeftColumns<Real> gradients{da[d.row(steps.first) + piece.rows.first], da.stride};
+    if (args.db_ih != nullptr) add_bias(gradients, count, gates, piece.adds);
+    if (piece.is_packed()) {
+      add_packed(piece, gradients, gates);
+    } else {
+      add_unpacked(piece, gradients, gates);
+    }
   }
 
  private:
   static constexpr int L = kLanes<Real>;
   static constexpr Index kRowsAtOnce = 16;  // that are packed
-  static_assert(kPieceRows % kRowsAtOnce == 0);
 
   const Dims& d;
   const BackwardArgs<Real>& args;
@@ -77,7 +87,7 @@ class WeightGrad {
   const StepRange steps;
   const Index rows;       // of the steps
   const Index zero_rows;  // the first ones, whose previous state is zero
-  Real* const inputs;     // for each piece [blocks of columns][height][lanes] of [x, h_prev]
+  Real* const inputs;     // [blocks of columns][height][lanes] of a piece's [x, h_prev]
 
   struct Piece {
     Range rows;       // of the chunk
@@ -87,7 +97,8 @@ class WeightGrad {
     bool is_packed() const { return rows.size() > kUnpackedRows; }
   };
 
-  Piece piece_at(Index first) const {
+  Piece piece_at(Index number) const {
+    const Index first = number * kPieceRows;
     const Range range{first, least(rows, first + kPieceRows)};
     return {range, most<Index>(0, intersection({0, zero_rows}, range).size()),
             !args.overwrite || steps.last < d.T || first > 0};
@@ -96,7 +107,6 @@ class WeightGrad {
   static Index columns(const Dims& d) { return d.I + d.H; }
   /// Rows that a piece has at most.
   static Index height(const Dims& d) { return least(kPieceRows, d.row(d.T)); }
-  static Index piece_size(const Dims& d) { return blocks_of<Real>(columns(d)) * height(d) * L; }
 
   /// Calls body(row, its x, its h_prev) for the rows of a range, counted from the first one of the chunk.
   template <class Body>
@@ -111,20 +121,14 @@ class WeightGrad {
     }
   }
 
-  void add_piece(const Piece& piece, Range gates) const {
+  void add_packed(const Piece& piece, const LeftColumns<Real>& gradients, Range gates) const {
     const Index count = piece.rows.size();
-    const LeftColumns<Real> gradients{da[d.row(steps.first) + piece.rows.first], da.stride};
-    if (args.db_ih != nullptr) add_bias(gradients, count, gates, piece.adds);
-    if (!piece.is_packed()) {
-      add_unpacked(piece, gradients, gates);
-      return;
-    }
     // Two products cost more than few rows of zeros.
     const Index zeros = piece.zero_rows < count / 8 ? 0 : piece.zero_rows;
     const Index input_blocks = blocks_of<Real>(d.I);
     const Index all_blocks = blocks_of<Real>(columns(d));
-    const Panels<Real> panels{panel(piece.rows.first), count, height(d) * L};
-    const Panels<Real> moving{panels.data + zeros * L, count - zeros, panels.stride};
+    const Panels<Real> panels{inputs, count, height(d) * L};
+    const Panels<Real> moving{inputs + zeros * L, count - zeros, panels.stride};
     for (int plane = 0; plane < CellMath::kPlanes; ++plane) {
       // A plane without an input product has no part in dw_ih, one without a recurrent product none in dw_hh.
       const Range blocks{has_input(plane) ? 0 : d.I / L, has_recurrent(plane) ? all_blocks : input_blocks};
@@ -186,15 +190,11 @@ class WeightGrad {
   static constexpr bool has_input(int plane) { return input_product<CellMath>(plane) >= 0; }
   static constexpr bool has_recurrent(int plane) { return recurrent_product<CellMath>(plane) >= 0; }
 
-  Real* panel(Index row) const { return inputs + row / kPieceRows * piece_size(d) + row % kPieceRows * L; }
-
-  /// Packs `count` rows of one piece.
-  void pack_rows(Index first_row, Index count, const Real* const* x, const Real* const* h_prev) const {
-    const Piece piece = piece_at(first_row / kPieceRows * kPieceRows);
-    if (!piece.is_packed()) return;
+  void pack_rows(const Piece& piece, Index first_row, Index count, const Real* const* x,
+                 const Real* const* h_prev) const {
     const Index width = piece.zero_rows == piece.rows.size() ? d.I : columns(d);
     for (Index block = 0; block < blocks_of<Real>(width); ++block) {
-      Real* to = panel(first_row) + block * height(d) * L;
+      Real* to = inputs + (block * height(d) + first_row - piece.rows.first) * L;
       const Index first = block * L;
       for (Index m = 0; m < count; ++m, to += L) {
         if (first + L <= d.I) {
