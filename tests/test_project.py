@@ -7,6 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import mutants
 import pytest
 import rnnfast as rf
 from harness import run
@@ -44,6 +45,11 @@ def test_version_is_the_same_everywhere():
     (declared,) = re.findall(r'^version = "(.+)"$', pyproject, re.MULTILINE)
     newest = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[0]
     assert {declared, rf.__version__, rf.build_info()["version"], newest} == {declared}
+
+
+def test_errors_to_plant_fit_the_sources():
+    """One that no longer fits is not planted, and nobody sees whether a test notices it."""
+    assert mutants.misfits(ROOT) == []
 
 
 def test_readme_code_runs(tmp_path, monkeypatch):
