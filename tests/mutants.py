@@ -298,8 +298,8 @@ MUTANTS = (
     Mutant(
         "backward-dx-row",
         BACKWARD,
-        "store_lanes(args.dx + d.place(first_row + r) * d.I",
-        "store_lanes(args.dx + d.place(first_row + tile.rows - 1 - r) * d.I",
+        "to[r] = args.dx + d.place(first_row + r) * d.I",
+        "to[r] = args.dx + d.place(first_row + tile.rows - 1 - r) * d.I",
         "dx of one sequence is given to another",
     ),
     Mutant(
@@ -902,8 +902,8 @@ MUTANTS = (
     Mutant(
         "places-of-dx",
         BACKWARD,
-        "args.dx + d.place(first_row + r) * d.I + column",
-        "args.dx + (first_row + r) * d.I + column",
+        "args.dx + d.place(first_row + r) * d.I + tile.first_block",
+        "args.dx + (first_row + r) * d.I + tile.first_block",
         "a ragged batch writes dL/dx as if it stood in order",
     ),
     Mutant(

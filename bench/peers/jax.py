@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from cases import Case
-from rnnfast.cli.workload import STATE_GRADIENTS, Answer, Call, Problem
+from rnnfast.cli.workload import LAST_STATES, STATE_GRADIENTS, Answer, Call, Problem, by_name
 
 jax.config.update("jax_enable_x64", True)
 # The threads of a process, fixed when JAX makes its first array.
@@ -57,15 +57,18 @@ def prepare(problem: Problem, case: Case) -> tuple[Call, Answer]:
 
     def answer(result: Any) -> dict[str, Any]:
         y, last, (grads, dx, dstate) = result
-        of_state = {name: np.asarray(g)[None] for name, g in zip(STATE_GRADIENTS, dstate, strict=False)}
         of_parameters = {name: np.asarray(g) for name, g in grads.items()}
-        return {**_outputs(y, last), "dx": np.asarray(dx), **of_state, **of_parameters}
+        return {**_outputs(y, last), "dx": np.asarray(dx), **_states(STATE_GRADIENTS, dstate), **of_parameters}
 
     return lambda: jax.block_until_ready(train(parameters, x, state, dy)), answer
 
 
 def _outputs(y: Any, state: Any) -> dict[str, Any]:
-    return {"y": np.asarray(y), **{name: np.asarray(s)[None] for name, s in zip(("h_n", "c_n"), state, strict=False)}}
+    return {"y": np.asarray(y), **_states(LAST_STATES, state)}
+
+
+def _states(names: tuple[str, ...], state: Any) -> dict[str, Any]:
+    return {name: np.asarray(part)[None] for name, part in by_name(names, state).items()}
 
 
 def _scan(cell: Any) -> Any:

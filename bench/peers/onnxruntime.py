@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from cases import Case
-from rnnfast.cli.workload import Answer, Call, Problem
+from rnnfast.cli.workload import Answer, Call, Problem, outputs
 
 from peers.onnx_model import build, cannot
 
@@ -44,7 +44,7 @@ def prepare(problem: Problem, case: Case) -> tuple[Call, Answer]:
 
     def answer(_: Any) -> dict[str, Any]:
         arrays = [array.numpy().copy() for array in results]
-        return {"y": arrays[0][:, 0], **dict(zip(("h_n", "c_n"), arrays[1:], strict=False))}
+        return outputs(arrays[0][:, 0], tuple(arrays[1:]))
 
     if case.mode == "inference":
         return lambda: session.run_with_iobinding(there), answer

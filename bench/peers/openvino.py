@@ -6,7 +6,7 @@ from typing import Any
 
 import openvino
 from cases import Case
-from rnnfast.cli.workload import Answer, Call, Problem
+from rnnfast.cli.workload import Answer, Call, Problem, outputs
 
 from peers.onnx_model import build, cannot
 
@@ -42,7 +42,7 @@ def prepare(problem: Problem, case: Case) -> tuple[Call, Answer]:
 
     def answer(_: Any) -> dict[str, Any]:
         arrays = [request.get_output_tensor(place).data.copy() for place in range(1 + len(after))]
-        return {"y": arrays[0][:, 0], **dict(zip(("h_n", "c_n"), arrays[1:], strict=False))}
+        return outputs(arrays[0][:, 0], tuple(arrays[1:]))
 
     if case.mode == "inference":
         return request.infer, answer

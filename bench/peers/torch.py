@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from cases import Case
-from rnnfast.cli.workload import STATE_GRADIENTS, Answer, Call, Problem, outputs
+from rnnfast.cli.workload import STATE_GRADIENTS, Answer, Call, Problem, by_name, outputs
 
 LAYERS = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 CELLS = {"rnn": torch.nn.RNNCell, "lstm": torch.nn.LSTMCell, "gru": torch.nn.GRUCell}
@@ -39,8 +39,8 @@ def prepare(problem: Problem, case: Case) -> tuple[Call, Answer]:
 
     for array in (x, *state):
         array.requires_grad_()
-    names = ["dx", *STATE_GRADIENTS[: len(state)], *(name for name, _ in layer.named_parameters())]
-    wanted = (x, *state, *layer.parameters())
+    arrays = {"dx": x, **by_name(STATE_GRADIENTS, state), **dict(layer.named_parameters())}
+    wanted = tuple(arrays.values())
 
     def train() -> Any:
         y, last = layer(x, start)
@@ -48,7 +48,7 @@ def prepare(problem: Problem, case: Case) -> tuple[Call, Answer]:
 
     def answer(result: Any) -> dict[str, Any]:
         y, last, grads = result
-        found = {**outputs(y, last), **dict(zip(names, grads, strict=True))}
+        found = {**outputs(y, last), **dict(zip(arrays, grads, strict=True))}
         return {name: array.detach().numpy() for name, array in found.items()}
 
     return train, answer

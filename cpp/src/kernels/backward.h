@@ -252,18 +252,17 @@ class Backward {
   void input_gradient(const TileRange& tile, Index first_row) const {
     Accumulators<Real> acc;
     const Real* from[kMaxRows<1>];
+    Real* to[kMaxRows<1>];
     first_row += tile.first_row;
     for (Index r = 0; r < tile.rows; ++r) {
       from[r] = gradients[first_row + r] + CellMath::kInputPlane * d.H;
-      Real* const to = args.dx + d.place(first_row + r) * d.I + tile.first_block * L;
-      for (Index u = 0; u < tile.blocks; ++u) __builtin_prefetch(to + u * L, 1);
+      to[r] = args.dx + d.place(first_row + r) * d.I + tile.first_block * L;
+      for (Index u = 0; u < tile.blocks; ++u) __builtin_prefetch(to[r] + u * L, 1);
     }
     multiply<1>(tile, acc.data, 1, from_zero<Real>(), from, pack.w_ih);
     for (Index r = 0; r < tile.rows; ++r) {
       for (Index u = 0; u < tile.blocks; ++u) {
-        const Index column = (tile.first_block + u) * L;
-        store_lanes(args.dx + d.place(first_row + r) * d.I + column, load(acc.at(tile, r, u, 1)),
-                    lanes_left<Real>(column, d.I));
+        store_lanes(to[r] + u * L, load(acc.at(tile, r, u, 1)), lanes_left<Real>((tile.first_block + u) * L, d.I));
       }
     }
   }

@@ -15,6 +15,7 @@ from rnnfast._arrays import Array
 LAYERS = {"rnn": rf.RNN, "lstm": rf.LSTM, "gru": rf.GRU}
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 MODES = ("inference", "training", "step")
+LAST_STATES = ("h_n", "c_n")
 STATE_GRADIENTS = ("dh_0", "dc_0")  # of the initial state
 
 
@@ -94,17 +95,19 @@ def prepare(problem: Problem, mode: str) -> tuple[Call, Answer]:
 
     def gradients(result: Any) -> dict[str, Array]:
         y, last, grads = result
-        dstate = grads.state if isinstance(grads.state, tuple) else (grads.state,)
-        of_state = dict(zip(STATE_GRADIENTS, dstate, strict=False))
-        return {**outputs(y, last), "dx": grads.x, **of_state, **grads.params}
+        return {**outputs(y, last), "dx": grads.x, **by_name(STATE_GRADIENTS, grads.state), **grads.params}
 
     return train, gradients
 
 
 def outputs(y: Array, state: Any) -> dict[str, Array]:
     """Output and last state by name."""
-    parts = state if isinstance(state, tuple) else (state,)
-    return {"y": y, **dict(zip(("h_n", "c_n"), parts, strict=False))}
+    return {"y": y, **by_name(LAST_STATES, state)}
+
+
+def by_name(names: tuple[str, ...], state: Any) -> dict[str, Array]:
+    """The parts of a state, h or (h, c), under the first of ``names``."""
+    return dict(zip(names, state if isinstance(state, tuple) else (state,), strict=False))
 
 
 def seconds_of(call: Call, calls: int, clock: Callable[[], float] = time.perf_counter) -> float:
