@@ -391,9 +391,9 @@ MUTANTS = (
     Mutant(
         "tile-drop-remaining-blocks",
         TILE,
-        "while (U > left.size()) U /= 2;",
-        "if (left.size() < blocks.size() && U > left.size()) break; while (U > left.size()) U /= 2;",
-        "units beyond the last full group of blocks are left out",
+        "(group + 1) / groups - block;",
+        "(group + 1) / groups - block - (group > 0 && group + 1 == groups && blocks.size() > groups);",
+        "the last block of every later group of units is left out",
     ),
     Mutant(
         "tile-one-product-short",
@@ -405,8 +405,8 @@ MUTANTS = (
     Mutant(
         "tile-one-operand",
         TILE,
-        "product < count;",
-        "product < 1;",
+        "++product < count);",
+        "++product < 1);",
         "of two products in one go the second one is left out",
     ),
     Mutant(

@@ -12,28 +12,28 @@ import rnnfast as rf
 from harness import python
 from rnnfast import _core
 
-# Beyond `import numpy`; the promise of the README.
-IMPORT_MILLISECONDS = 30
+IMPORT_SHARE = 0.7
 
 
-def import_milliseconds() -> float:
+def import_share() -> float:
+    """What `import rnnfast` costs beyond `import numpy`, as a share of that, which a slow machine slows as much."""
     result = python("import rnnfast", env={"PYTHONPROFILEIMPORTTIME": "1", "PYTHONDONTWRITEBYTECODE": ""})
     assert result.returncode == 0, result.stderr
     cumulative = {}
     for line in result.stderr.splitlines():
         if match := re.match(r"import time:\s+\d+ \|\s+(\d+) \|\s+(\S+)$", line):
             cumulative.setdefault(match[2], int(match[1]))
-    return (cumulative["rnnfast"] - cumulative.get("numpy", 0)) / 1000
+    return cumulative["rnnfast"] / cumulative["numpy"] - 1
 
 
 def test_import_is_cheap():
     """The best of several, since anything else the machine does makes it slower and nothing makes it faster."""
-    costs = []
+    shares = []
     for _ in range(6):
-        costs.append(import_milliseconds())
-        if costs[-1] < IMPORT_MILLISECONDS:
+        shares.append(import_share())
+        if shares[-1] < IMPORT_SHARE:
             return
-    pytest.fail(f"import rnnfast costs {min(costs):.1f} ms beyond numpy; expected under {IMPORT_MILLISECONDS}")
+    pytest.fail(f"import rnnfast costs {min(shares):.2f} of import numpy; expected under {IMPORT_SHARE}")
 
 
 def test_only_numpy_is_imported():

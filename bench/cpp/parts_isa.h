@@ -17,10 +17,10 @@ void bench_multiply(const Dims& d, const Real* packed, const Real* h, Real* out)
   constexpr int L = kLanes<Real>;
   const ForwardPack<CellMath, Real> pack({d.I, d.H}, packed);
   pack.for_each_tile_of(d.N, {0, pack.blocks}, false, [&]<int V>(const TileRange& tile) {
-    Accumulators<Real> acc{};
+    Accumulators<Real> acc;
     const Real* rows[kMaxRows<V>];
     for (Index r = 0; r < tile.rows; ++r) rows[r] = h + (tile.first_row + r) * d.H;
-    multiply<V>(tile, acc.data, P, rows, pack.w_hh);
+    multiply<V>(tile, acc.data, P, from_zero<Real>(), rows, pack.w_hh);
     for (Index r = 0; r < tile.rows; ++r) {
       for (Index u = 0; u < tile.blocks; ++u) {
         const Index unit = (tile.first_block + u) * L;

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any, TypeGuard
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 
 
 def is_torch_tensor(value: Any) -> bool:

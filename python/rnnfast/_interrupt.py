@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -21,6 +20,8 @@ class Shield:
         self._before: Any = None
 
     def __enter__(self) -> Shield:
+        import threading  # a sixth of what importing all of rnnfast costs
+
         if threading.current_thread() is threading.main_thread():
             before = signal.getsignal(signal.SIGINT)
             if callable(before):

@@ -175,8 +175,8 @@ inline void add_products(const Matrix<Real>& w, Range blocks, Index count, RowsI
   const Ranges& ranges = *w.ranges;
   for (Index block = blocks.first; block < blocks.last;) {
     // Blocks with the same connections pass together.
-    Index U = blocks_at_once(static_cast<int>(count < kMaxRows<1> ? count : kMaxRows<1>), 1);
-    while (U > 1 && (block + U > blocks.last || !same_ranges(ranges, block, block + U))) U /= 2;
+    Index U = blocks_at_once(static_cast<int>(least<Index>(count, kMaxRows<1>)), 1);
+    while (U > 1 && (block + U > blocks.last || !same_ranges(ranges, block, block + U))) --U;
     const Index begin = ranges.begin[block];
     const Index end = ranges.begin[block + 1];
     const Index stride = begin == end ? 0 : (ranges.offset[end] - ranges.offset[begin]) * L;

@@ -24,19 +24,17 @@ struct Panels {
   const Real* block(Index number) const { return data + number * stride; }
 };
 
-/// Rows of a tile are at most this many, so that R x U x P accumulators leave registers for the operands, and R
-/// pointers to rows leave some for addresses.
+/// Rows of a tile are at most this many, so that its accumulators leave registers for the operands, and pointers to
+/// rows leave some for addresses. One product takes several blocks at once (blocks_at_once): few enough of them that
+/// the tile is nearly square and loads little for what it multiplies.
 template <int P>
-inline constexpr int kMaxRows = least(6, kAccumulators / (P == 1 ? 4 : P));
+inline constexpr int kMaxRows = least(6, kAccumulators / (P > 1                 ? P
+                                                          : kAccumulators == 12 ? 3
+                                                                                : 4));
 
 /// How many blocks of units a tile of R rows takes at once: the fewer the rows, the more blocks, because the
 /// multiply-adds of a tile must be many enough to hide their latency. More streams than these do not add any speed.
-/// A power of two.
-constexpr int blocks_at_once(int R, int P) {
-  int U = P == 1 ? 4 : 2;
-  while (U > 1 && R * U * P > kAccumulators) U /= 2;
-  return U;
-}
+constexpr int blocks_at_once(int R, int P) { return most(1, least(P == 1 ? 4 : 2, kAccumulators / (R * P))); }
 
 inline constexpr int kMaxPlanes = 4;
 
@@ -143,7 +141,7 @@ struct Start {
 /// The micro-kernel itself.
 ///   acc        out  [R][U][acc_stride], of which P * lanes elements are used
 ///   start      in   may be acc itself
-///   operands   in   `count` products, added one after the other
+///   operands   in   `count` products, at least one, added one after the other
 template <class Real, int R, int U, int P, class Left>
 void multiply_tile(Real* acc, Index acc_stride, const Start<Real>& start, const Operands<Real, Left>* operands,
                    int count) {
@@ -159,7 +157,11 @@ void multiply_tile(Real* acc, Index acc_stride, const Start<Real>& start, const 
       }
     }
   }
-  for (int product = 0; product < count; ++product) add_product<Real, R, U, P>(sum, operands[product]);
+  // A loop that might have no turn would keep the sums in memory.
+  int product = 0;
+  do {
+    add_product(sum, operands[product]);
+  } while (++product < count);
 
 #pragma GCC unroll 32
   for (int r = 0; r < R; ++r) {
@@ -189,7 +191,7 @@ struct Tiles {
 
   template <int R>
   static TileFunction<Real, Left> blocks(Index U) {
-    static constexpr TileFunction<Real, Left> table[] = {shape<R, 1>(), shape<R, 2>(), nullptr, shape<R, 4>()};
+    static constexpr TileFunction<Real, Left> table[] = {shape<R, 1>(), shape<R, 2>(), shape<R, 3>(), shape<R, 4>()};
     return table[U - 1];
   }
 
@@ -198,7 +200,7 @@ struct Tiles {
     if constexpr (R > 1) {
       if (rows < R) return get<R - 1>(rows, U);
     }
-    assert(rows == R && (U == 1 || U <= blocks_at_once(R, P)));
+    assert(rows == R && U <= blocks_at_once(R, P));
     return blocks<R>(U);
   }
 };
@@ -251,24 +253,25 @@ RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const
   Tiles<Real, P>::get(tile.rows, tile.blocks)(acc, planes * kLanes<Real>, start, operands, 2);
 }
 
-/// Calls body(TileRange) for all tiles of a rows x blocks product. Rows are cut into tiles of nearly equal height:
-/// 32 rows are 5 5 5 5 6 6, not 6 6 6 6 6 2. All rows pass before the next blocks, whose panels stay in cache.
+/// Calls body(TileRange) for all tiles of a rows x blocks product. Rows and blocks are cut into tiles of nearly equal
+/// size: 32 rows are 5 5 5 5 6 6, not 6 6 6 6 6 2. All rows pass before the next blocks, whose panels stay in cache.
 /// `backwards` takes the last blocks first: products that repeat with the same panels and alternate find in the cache
 /// what they used last.
 template <int P, class Body>
 RNNFAST_INLINE void for_each_tile(Index rows, Range blocks, bool backwards, const Body& body) {
-  if (rows <= 0) return;
+  if (rows <= 0 || blocks.size() <= 0) return;
   const Index tiles = (rows + kMaxRows<P> - 1) / kMaxRows<P>;
   const Index tallest = (rows + tiles - 1) / tiles;
-  Index U = blocks_at_once(static_cast<int>(tallest), P);
-  for (Range left = blocks; left.size() > 0;) {
-    while (U > left.size()) U /= 2;
-    const Index block = backwards ? left.last - U : left.first;
+  const Index widest = blocks_at_once(static_cast<int>(tallest), P);
+  const Index groups = (blocks.size() + widest - 1) / widest;
+  for (Index number = 0; number < groups; ++number) {
+    const Index group = backwards ? groups - 1 - number : number;
+    const Index block = blocks.first + blocks.size() * group / groups;
+    const Index U = blocks.first + blocks.size() * (group + 1) / groups - block;
     for (Index tile = 0; tile < tiles; ++tile) {
       const Index first = rows * tile / tiles;
       body(TileRange{first, rows * (tile + 1) / tiles - first, block, U});
     }
-    (backwards ? left.last : left.first) += backwards ? -U : U;
   }
 }
 
