@@ -396,6 +396,22 @@ MUTANTS = (
         "the last block of every later group of units is left out",
     ),
     Mutant(
+        "tile-second-part",
+        TILE,
+        "operands[product].b += operands[product].b_stride;",
+        "operands[product].b += 0;",
+        "where gates are packed in two parts, those of the second get the weights of the first",
+        isa="avx2",
+    ),
+    Mutant(
+        "tile-second-of-two",
+        TILE,
+        "operands[product].a.row += some;",
+        "operands[product].a.row += 0;",
+        "of two tiles one below the other the second has the inputs of the first",
+        isa="avx2",
+    ),
+    Mutant(
         "tile-one-product-short",
         TILE,
         "k < operands.depth;",

@@ -115,6 +115,24 @@ def test_a_single_step_gives_the_bits_of_packed_weights(cell, I, H, N, dtype, is
         assert_same_bits(np.ascontiguousarray(unpacked), np.ascontiguousarray(packed), f"result {number}")
 
 
+@pytest.mark.parametrize("N", [*range(1, 10), 12, 13, 16, 25])
+@pytest.mark.parametrize("I, H", [(64, 128), (65, 128), (61, 139)])
+@by_cell
+def test_weights_of_any_packing_give_the_reference_whatever_the_number_of_rows(cell, I, H, N, dtype, isa, rng):  # noqa: E741
+    """Four gates of 192 inputs and units are what AVX2 packs in one part, more it packs in two. Rows are cut into tiles
+    differently for either, and a row alone has the bits of the same row among others."""
+    inputs, _ = random_problem(rng, cell, 2, N, I, H, dtype)
+    layer, state = layer_with(cell, inputs, dtype), pack_state(inputs["h0"], inputs["c0"])
+    y, last = layer(inputs["x"], state)
+    wide = {name: None if a is None else a.astype(np.float64) for name, a in inputs.items()}
+    for got, want in zip((y, *unpack_state(last)), forward(cell, wide), strict=True):
+        if want is not None:
+            assert_close(got, want, tolerances.forward(dtype, I, H), "forward")
+    alone = pack_state(*(None if a is None else a[-1:] for a in (inputs["h0"], inputs["c0"])))
+    assert_same_bits(layer(inputs["x"][:, -1:], alone)[0], y[:, -1:], "the last row alone")
+    assert_same_bits(layer.forward(inputs["x"], state)[0], y, "y of training")
+
+
 @pytest.mark.parametrize("H", [34, 36, 40])
 @by_cell
 def test_units_that_share_registers_do_not_mix_when_a_state_is_infinite(cell, H, dtype, isa, rng):

@@ -76,7 +76,9 @@ class Forward {
 
   /// The weights of the previous state that step t multiplies.
   Panels<Real> recurrent_weights(Index t) const {
-    return {pack.w_hh.data, t == 0 && starts_from_zero ? 0 : pack.w_hh.depth, pack.w_hh.stride};
+    Panels<Real> weights = pack.w_hh;
+    if (t == 0 && starts_from_zero) weights.depth = 0;
+    return weights;
   }
 
   /// One step of training: every block of weights is packed just before it is used, and forgotten. Threads share them.

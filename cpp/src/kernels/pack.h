@@ -61,15 +61,17 @@ inline void transpose(Real* to, Index to_stride, const Real* from, Index from_st
 }
 
 /// Panels for products whose results run over units: w rows become lanes.
-///   to    out  [blocks][depth][P][lanes]
-///   w     in   (G*H, depth); gate[p] is the row block of product p
+///   to     out  [blocks][parts][depth][P / parts][lanes]
+///   w      in   (G*H, depth); gate[p] is the row block of product p
 template <class Real, int P>
-inline void pack_units_by_depth(Real* to, const Real* w, const int (&gate)[P], Index H, Index depth, Range blocks) {
+inline void pack_units_by_depth(Real* to, const Real* w, const int (&gate)[P], Index H, Index depth, Range blocks,
+                                int parts) {
   constexpr int L = kLanes<Real>;
+  const int of_part = P / parts;
   for (Index block = blocks.first; block < blocks.last; ++block) {
     for (int p = 0; p < P; ++p) {
-      transpose(to + (block - blocks.first) * depth * P * L + p * L, P * L, w + (gate[p] * H + block * L) * depth,
-                depth, lanes_left<Real>(block * L, H), depth);
+      transpose(to + ((block - blocks.first) * depth * P + p / of_part * depth * of_part + p % of_part) * L,
+                of_part * L, w + (gate[p] * H + block * L) * depth, depth, lanes_left<Real>(block * L, H), depth);
     }
   }
 }
@@ -152,18 +154,19 @@ struct ForwardPack {
   Index full_blocks;         // all, or all but a narrow one
   Index narrow_units;        // units of the last block, if it is not full
   int last_vectors;          // registers of its products, fewer than P if it is narrow
-  Panels<Real> w_ih;         // [blocks][I][P][lanes]
+  Panels<Real> w_ih;         // [blocks][I][P][lanes], or in parts (tile.h)
   Panels<Real> w_hh;         // [blocks][H][P][lanes]
   const Real* bias;          // [planes][blocks * lanes]
   const Real* narrow_bias;   // [planes][units of the narrow block]
 
   ForwardPack(LayerDims d, const Real* buffer)
-      : ForwardPack(d, {buffer, d.I, d.I * P * L}, {buffer + blocks_of<Real>(d.H) * d.I * P * L, d.H, d.H * P * L},
+      : ForwardPack(d, panels(d, buffer, d.I, d.I * P * L),
+                    panels(d, buffer + blocks_of<Real>(d.H) * d.I * P * L, d.H, d.H * P * L),
                     buffer + blocks_of<Real>(d.H) * block_size(d)) {}
 
   /// What pack_block wrote, in the place of every block.
   ForwardPack(LayerDims d, const Real* block, const Real* bias_of_all)
-      : ForwardPack(d, {block, d.I, 0}, {block + d.I * P * L, d.H, 0}, bias_of_all) {}
+      : ForwardPack(d, panels(d, block, d.I, 0), panels(d, block + d.I * P * L, d.H, 0), bias_of_all) {}
 
   /// Calls body<V>(TileRange) for all tiles of some blocks, whose products take V registers: P, or fewer if narrow.
   template <class Body>
@@ -230,6 +233,11 @@ struct ForwardPack {
   }
 
  private:
+  static Panels<Real> panels(LayerDims d, const Real* data, Index depth, Index stride) {
+    const bool in_parts = kPartsHelp<P> && block_size(d) * static_cast<Index>(sizeof(Real)) > kWholeBytes;
+    return {data, depth, stride, in_parts ? depth * P / 2 * L : 0};
+  }
+
   // One of two blocks is never narrow: few rows pass both at once.
   ForwardPack(LayerDims d, const Panels<Real>& of_x, const Panels<Real>& of_h, const Real* biases)
       : blocks(blocks_of<Real>(d.H)),
@@ -246,7 +254,7 @@ struct ForwardPack {
 
   /// Some blocks of one of the two matrices.
   void pack_matrix(Real* to, const Real* w, const int (&gate)[P], Index H, Index depth, Range some) const {
-    pack_units_by_depth<Real, P>(to, w, gate, H, depth, intersection(some, {0, full_blocks}));
+    pack_units_by_depth<Real, P>(to, w, gate, H, depth, intersection(some, {0, full_blocks}), w_ih.part > 0 ? 2 : 1);
     if (some.last <= full_blocks) return;
     pack_narrow_block<Real, P>(to + (some.size() - 1) * depth * P * L, w, gate, H, depth, last_vectors);
   }

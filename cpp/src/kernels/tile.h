@@ -14,31 +14,43 @@
 
 namespace rnnfast::RNNFAST_ISA {
 
-/// A packed matrix operand: for each block of units, `depth` groups of P vectors.
+/// A packed matrix operand: for each block of units, `depth` groups of P vectors; or, in two parts, first `depth`
+/// groups of the first half of them and then as many of the other half.
 template <class Real>
 struct Panels {
   const Real* data;
-  Index depth;   // k runs over 0..depth-1
-  Index stride;  // elements from one block to the next
+  Index depth;     // k runs over 0..depth-1
+  Index stride;    // elements from one block to the next
+  Index part = 0;  // elements from one part to the next; 0 if there is one
 
   const Real* block(Index number) const { return data + number * stride; }
 };
 
-/// Rows of a tile are at most this many, so that its accumulators leave registers for the operands, and pointers to
-/// rows leave some for addresses. One product takes several blocks at once (blocks_at_once): few enough of them that
-/// the tile is nearly square and loads little for what it multiplies.
+/// Rows of a tile of all P products are at most this many, so that its accumulators leave registers for the operands,
+/// and pointers to rows leave some for addresses. One product takes several blocks at once (blocks_at_once): few enough
+/// of them that the tile is nearly square and loads little for what it multiplies.
 template <int P>
-inline constexpr int kMaxRows = least(6, kAccumulators / (P > 1                 ? P
-                                                          : kAccumulators == 12 ? 3
-                                                                                : 4));
+inline constexpr int kWholeRows = least(6, kAccumulators / (P == 1 ? (kAccumulators == 12 ? 3 : 4) : P));
+
+/// Where registers are few, all four products of a block leave room for three rows only. Then every four rows or more
+/// read the weights again, so a block whose weights are more than a part of the L1 cache is packed in two parts, each
+/// of which six rows can pass.
+template <int P>
+inline constexpr bool kPartsHelp = P == 4 && kAccumulators == 12;
+inline constexpr Index kWholeBytes = 24 * 1024;
 
 /// How many blocks of units a tile of R rows takes at once: the fewer the rows, the more blocks, because the
 /// multiply-adds of a tile must be many enough to hide their latency. More streams than these do not add any speed.
 constexpr int blocks_at_once(int R, int P) { return most(1, least(P == 1 ? 4 : 2, kAccumulators / (R * P))); }
 
+/// Rows whose sums are finished together: two tiles where registers are few, since the rows of one of three or four
+/// products do not hide the latency of the activations.
+template <int P>
+inline constexpr int kMaxRows = kWholeRows<P> * (P > 2 && kAccumulators == 12 ? 2 : 1);
+
 inline constexpr int kMaxPlanes = 4;
 
-/// What one tile covers.
+/// What one tile covers, or two together.
 struct TileRange {
   Index first_row;
   Index rows;  // 1..kMaxRows
@@ -46,7 +58,7 @@ struct TileRange {
   Index blocks;  // 1..blocks_at_once
 };
 
-/// in/out accumulators of one tile: [R][U][planes][lanes]. Products p stand in planes first_plane + p.
+/// in/out accumulators of a TileRange: [R][U][planes][lanes]. Products p stand in planes first_plane + p.
 template <class Real>
 struct alignas(64) Accumulators {
   static constexpr int kSize = 32 * kLanes<Real>;
@@ -129,13 +141,20 @@ RNNFAST_INLINE void add_product(Vec<Real> (&sum)[R][U][P], const Operands<Real, 
   }
 }
 
-/// What a tile's sums start from, with the steps from row to row, block to block and product to product.
+/// What a tile's sums start from, with the steps from row to row, block to block and product to product. Every second
+/// block may be another step away: the second part of the one before it.
 template <class Real>
 struct Start {
   const Real* data;
   Index row;
   Index block;
   Index product;
+  Index part = block;
+  Index two_blocks = 2 * block;
+
+  RNNFAST_INLINE const Real* at(int r, int u, int p) const {
+    return data + r * row + u / 2 * two_blocks + u % 2 * part + p * product;
+  }
 };
 
 /// The micro-kernel itself.
@@ -153,7 +172,7 @@ void multiply_tile(Real* acc, Index acc_stride, const Start<Real>& start, const 
     for (int u = 0; u < U; ++u) {
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) {
-        sum[r][u][p] = load(start.data + r * start.row + u * start.block + p * start.product);
+        sum[r][u][p] = load(start.at(r, u, p));
       }
     }
   }
@@ -177,12 +196,12 @@ template <class Real, class Left>
 using TileFunction = void (*)(Real* acc, Index acc_stride, const Start<Real>& start,
                               const Operands<Real, Left>* operands, int count);
 
-/// The micro-kernels of all tile shapes with P products.
+/// The micro-kernels of all tile shapes with P products, or with two of four.
 template <class Real, int P, class Left = LeftRows<Real>>
 struct Tiles {
   template <int R, int U>
   static constexpr TileFunction<Real, Left> shape() {
-    if constexpr (U <= blocks_at_once(R, P)) {
+    if constexpr (U <= blocks_at_once(R, P) || (P == 2 && kPartsHelp<4> && U <= 4 && R * U * P <= kAccumulators)) {
       return multiply_tile<Real, R, U, P, Left>;
     } else {
       return nullptr;
@@ -195,19 +214,19 @@ struct Tiles {
     return table[U - 1];
   }
 
-  template <int R = kMaxRows<P>>
+  template <int R = kWholeRows<P>>
   static TileFunction<Real, Left> get(Index rows, Index U) {
     if constexpr (R > 1) {
       if (rows < R) return get<R - 1>(rows, U);
     }
-    assert(rows == R && U <= blocks_at_once(R, P));
+    assert(rows == R && blocks<R>(U) != nullptr);
     return blocks<R>(U);
   }
 };
 
 template <class Real>
 RNNFAST_INLINE Operands<Real> operands_of(const TileRange& tile, const Real* const* a, const Panels<Real>& b) {
-  return {{a}, b.block(tile.first_block), b.stride, b.depth};
+  return {{a}, b.block(tile.first_block), b.part > 0 ? b.part : b.stride, b.depth};
 }
 
 /// The sums start from the accumulators, which have `planes` vectors per row and block.
@@ -223,12 +242,55 @@ RNNFAST_INLINE Start<Real> from_zero() {
   return {zeros, 0, 0, 0};
 }
 
+/// One tile after the other, each with all products.
+template <int P, class Real>
+RNNFAST_INLINE void multiply_whole(const TileRange& tile, Real* acc, Index acc_stride, Start<Real> start,
+                                   Operands<Real>* operands, int count) {
+  for (Index rows = tile.rows;;) {
+    const Index some = kMaxRows<P> > kWholeRows<P> && rows > kWholeRows<P> ? (rows + 1) / 2 : rows;
+    Tiles<Real, P>::get(some, tile.blocks)(acc, acc_stride, start, operands, count);
+    if (some == rows) return;
+    rows -= some;
+    acc += some * tile.blocks * acc_stride;
+    start.data += some * start.row;
+    for (int product = 0; product < count; ++product) operands[product].a.row += some;
+  }
+}
+
+/// Both parts of the blocks side by side for few rows, else one after the other for all rows.
+template <int P, class Real>
+RNNFAST_INLINE void multiply_parts(const TileRange& tile, Real* acc, Index acc_stride, Start<Real> start,
+                                   Operands<Real>* operands, int count) {
+  constexpr int kHalf = P / 2;
+  assert(acc_stride == P * kLanes<Real>);
+  start.part = kHalf * start.product;
+  start.two_blocks = start.block;
+  if (tile.rows <= kWholeRows<P>) {
+    Tiles<Real, kHalf>::get(tile.rows, 2 * tile.blocks)(acc, acc_stride / 2, start, operands, count);
+    return;
+  }
+  const auto one_part = Tiles<Real, kHalf>::get(tile.rows, 1);
+  one_part(acc, acc_stride, start, operands, count);
+  start.data += start.part;
+  for (int product = 0; product < count; ++product) operands[product].b += operands[product].b_stride;
+  one_part(acc + acc_stride / 2, acc_stride, start, operands, count);
+}
+
+template <int P, class Real>
+RNNFAST_INLINE void multiply_tile_range(const TileRange& tile, Real* acc, Index acc_stride, const Start<Real>& start,
+                                        bool parts, Operands<Real>* operands, int count) {
+  if constexpr (kPartsHelp<P>) {
+    if (parts) return multiply_parts<P>(tile, acc, acc_stride, start, operands, count);
+  }
+  multiply_whole<P>(tile, acc, acc_stride, start, operands, count);
+}
+
 /// acc = start + a b for one tile; acc has `planes` vectors per row and block, the first P of which are written.
 template <int P, class Real>
 RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const Start<Real>& start,
                              const Real* const* a, const Panels<Real>& b) {
-  const Operands<Real> operands = operands_of(tile, a, b);
-  Tiles<Real, P>::get(tile.rows, tile.blocks)(acc, planes * kLanes<Real>, start, &operands, 1);
+  Operands<Real> operands = operands_of(tile, a, b);
+  multiply_tile_range<P>(tile, acc, planes * kLanes<Real>, start, b.part > 0, &operands, 1);
 }
 
 /// acc = a b, for one product.
@@ -249,8 +311,8 @@ RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const
 template <int P, class Real>
 RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const Start<Real>& start,
                              const Real* const* a, const Panels<Real>& b, const Real* const* c, const Panels<Real>& d) {
-  const Operands<Real> operands[] = {operands_of(tile, a, b), operands_of(tile, c, d)};
-  Tiles<Real, P>::get(tile.rows, tile.blocks)(acc, planes * kLanes<Real>, start, operands, 2);
+  Operands<Real> operands[] = {operands_of(tile, a, b), operands_of(tile, c, d)};
+  multiply_tile_range<P>(tile, acc, planes * kLanes<Real>, start, b.part > 0, operands, 2);
 }
 
 /// Calls body(TileRange) for all tiles of a rows x blocks product. Rows and blocks are cut into tiles of nearly equal
