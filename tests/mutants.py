@@ -384,16 +384,16 @@ MUTANTS = (
     Mutant(
         "tile-rows-off-by-one",
         TILE,
-        "rows * (tile + 1) / tiles - first,",
-        "rows * (tile + 1) / tiles - first - (tile > 0 && rows * (tile + 1) / tiles - first > 1),",
+        "body(TileRange{first, last - first, block, U});",
+        "body(TileRange{first, last - first - (tile > 0 && last - first > 1), block, U});",
         "the last row of every later tile is left out",
     ),
     Mutant(
         "tile-drop-remaining-blocks",
         TILE,
-        "(group + 1) / groups - block;",
-        "(group + 1) / groups - block - (group > 0 && group + 1 == groups && blocks.size() > groups);",
-        "the last block of every later group of units is left out",
+        "(group < wider ? 1 : 0);",
+        "(group < wider && group == 0 ? 1 : 0);",
+        "where blocks are cut unevenly, later groups of them lack one",
     ),
     Mutant(
         "tile-second-part",

@@ -12,18 +12,18 @@ import rnnfast as rf
 from harness import python
 from rnnfast import _core
 
-IMPORT_SHARE = 0.7
+IMPORT_SHARE = 0.5
 
 
 def import_share() -> float:
-    """What `import rnnfast` costs beyond `import numpy`, as a share of that, which a slow machine slows as much."""
-    result = python("import rnnfast", env={"PYTHONPROFILEIMPORTTIME": "1", "PYTHONDONTWRITEBYTECODE": ""})
+    """What `import rnnfast` costs beyond `import numpy`, as a share of that: a slow machine slows both."""
+    result = python("import numpy; import rnnfast", env={"PYTHONPROFILEIMPORTTIME": "1", "PYTHONDONTWRITEBYTECODE": ""})
     assert result.returncode == 0, result.stderr
     cumulative = {}
     for line in result.stderr.splitlines():
         if match := re.match(r"import time:\s+\d+ \|\s+(\d+) \|\s+(\S+)$", line):
             cumulative.setdefault(match[2], int(match[1]))
-    return cumulative["rnnfast"] / cumulative["numpy"] - 1
+    return cumulative["rnnfast"] / cumulative["numpy"]
 
 
 def test_import_is_cheap():

@@ -20,13 +20,13 @@ class Shield:
         self._before: Any = None
 
     def __enter__(self) -> Shield:
-        import threading  # a sixth of what importing all of rnnfast costs
-
-        if threading.current_thread() is threading.main_thread():
-            before = signal.getsignal(signal.SIGINT)
-            if callable(before):
-                self._before = before
+        before = signal.getsignal(signal.SIGINT)
+        if callable(before):
+            self._before = before
+            try:
                 signal.signal(signal.SIGINT, self._handle)
+            except ValueError:  # not in the main thread
+                self._before = None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

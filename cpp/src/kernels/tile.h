@@ -26,27 +26,34 @@ struct Panels {
   const Real* block(Index number) const { return data + number * stride; }
 };
 
+/// The instruction set that is often the best one although its registers are few.
+inline constexpr bool kIsAvx2 = kAccumulators == 12;
+
 /// Rows of a tile of all P products are at most this many, so that its accumulators leave registers for the operands,
 /// and pointers to rows leave some for addresses. One product takes several blocks at once (blocks_at_once): few enough
 /// of them that the tile is nearly square and loads little for what it multiplies.
 template <int P>
-inline constexpr int kWholeRows = least(6, kAccumulators / (P == 1 ? (kAccumulators == 12 ? 3 : 4) : P));
+inline constexpr int kWholeRows = least(6, kAccumulators / (P == 1 ? (kIsAvx2 ? 3 : 4) : P));
 
-/// Where registers are few, all four products of a block leave room for three rows only. Then every four rows or more
-/// read the weights again, so a block whose weights are more than a part of the L1 cache is packed in two parts, each
-/// of which six rows can pass.
+/// All four products of a block leave AVX2 room for three rows only. Then every four rows or more read the weights
+/// again, so a block whose weights are more than a part of the L1 cache is packed in two parts, each of which six rows
+/// can pass.
 template <int P>
-inline constexpr bool kPartsHelp = P == 4 && kAccumulators == 12;
+inline constexpr bool kPartsHelp = P == 4 && kIsAvx2;
 inline constexpr Index kWholeBytes = 24 * 1024;
 
 /// How many blocks of units a tile of R rows takes at once: the fewer the rows, the more blocks, because the
 /// multiply-adds of a tile must be many enough to hide their latency. More streams than these do not add any speed.
 constexpr int blocks_at_once(int R, int P) { return most(1, least(P == 1 ? 4 : 2, kAccumulators / (R * P))); }
 
-/// Rows whose sums are finished together: two tiles where registers are few, since the rows of one of three or four
-/// products do not hide the latency of the activations.
+/// Tiles whose sums are finished together: the few rows that a tile of three or four products has on AVX2 do not hide
+/// the latency of the activations.
 template <int P>
-inline constexpr int kMaxRows = kWholeRows<P> * (P > 2 && kAccumulators == 12 ? 2 : 1);
+inline constexpr int kTilesTogether = P > 2 && kIsAvx2 ? 2 : 1;
+
+/// Rows of such tiles.
+template <int P>
+inline constexpr int kMaxRows = kTilesTogether<P> * kWholeRows<P>;
 
 inline constexpr int kMaxPlanes = 4;
 
@@ -201,7 +208,7 @@ template <class Real, int P, class Left = LeftRows<Real>>
 struct Tiles {
   template <int R, int U>
   static constexpr TileFunction<Real, Left> shape() {
-    if constexpr (U <= blocks_at_once(R, P) || (P == 2 && kPartsHelp<4> && U <= 4 && R * U * P <= kAccumulators)) {
+    if constexpr (U <= blocks_at_once(R, P) || (P == 2 && kPartsHelp<4> && U % 2 == 0 && R * U * P <= kAccumulators)) {
       return multiply_tile<Real, R, U, P, Left>;
     } else {
       return nullptr;
@@ -247,7 +254,7 @@ template <int P, class Real>
 RNNFAST_INLINE void multiply_whole(const TileRange& tile, Real* acc, Index acc_stride, Start<Real> start,
                                    Operands<Real>* operands, int count) {
   for (Index rows = tile.rows;;) {
-    const Index some = kMaxRows<P> > kWholeRows<P> && rows > kWholeRows<P> ? (rows + 1) / 2 : rows;
+    const Index some = kTilesTogether<P> > 1 && rows > kWholeRows<P> ? (rows + 1) / 2 : rows;
     Tiles<Real, P>::get(some, tile.blocks)(acc, acc_stride, start, operands, count);
     if (some == rows) return;
     rows -= some;
@@ -269,6 +276,7 @@ RNNFAST_INLINE void multiply_parts(const TileRange& tile, Real* acc, Index acc_s
     Tiles<Real, kHalf>::get(tile.rows, 2 * tile.blocks)(acc, acc_stride / 2, start, operands, count);
     return;
   }
+  assert(tile.blocks == 1);
   const auto one_part = Tiles<Real, kHalf>::get(tile.rows, 1);
   one_part(acc, acc_stride, start, operands, count);
   start.data += start.part;
@@ -322,17 +330,21 @@ RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const
 template <int P, class Body>
 RNNFAST_INLINE void for_each_tile(Index rows, Range blocks, bool backwards, const Body& body) {
   if (rows <= 0 || blocks.size() <= 0) return;
-  const Index tiles = (rows + kMaxRows<P> - 1) / kMaxRows<P>;
+  const Index tiles = (rows + kWholeRows<P> - 1) / kWholeRows<P>;
   const Index tallest = (rows + tiles - 1) / tiles;
-  const Index widest = blocks_at_once(static_cast<int>(tallest), P);
-  const Index groups = (blocks.size() + widest - 1) / widest;
+  const auto widest = static_cast<std::uint32_t>(blocks_at_once(static_cast<int>(tallest), P));
+  const auto count = static_cast<std::uint32_t>(blocks.size());  // divides faster than an Index
+  const std::uint32_t groups = (count + widest - 1) / widest;
+  const std::uint32_t width = count / groups;
+  const Index wider = count % groups;  // groups that have one block more
   for (Index number = 0; number < groups; ++number) {
     const Index group = backwards ? groups - 1 - number : number;
-    const Index block = blocks.first + blocks.size() * group / groups;
-    const Index U = blocks.first + blocks.size() * (group + 1) / groups - block;
-    for (Index tile = 0; tile < tiles; ++tile) {
+    const Index block = blocks.first + group * width + least(group, wider);
+    const Index U = width + (group < wider ? 1 : 0);
+    for (Index tile = 0; tile < tiles; tile += kTilesTogether<P>) {
       const Index first = rows * tile / tiles;
-      body(TileRange{first, rows * (tile + 1) / tiles - first, block, U});
+      const Index last = rows * least(tile + kTilesTogether<P>, tiles) / tiles;
+      body(TileRange{first, last - first, block, U});
     }
   }
 }
