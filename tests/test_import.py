@@ -12,7 +12,7 @@ import rnnfast as rf
 from harness import python
 from rnnfast import _core
 
-IMPORT_SHARE = 0.5
+IMPORT_SHARE = 0.3
 
 
 def import_share() -> float:

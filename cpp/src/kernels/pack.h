@@ -61,8 +61,8 @@ inline void transpose(Real* to, Index to_stride, const Real* from, Index from_st
 }
 
 /// Panels for products whose results run over units: w rows become lanes.
-///   to     out  [blocks][parts][depth][P / parts][lanes]
-///   w      in   (G*H, depth); gate[p] is the row block of product p
+///   to    out  [blocks][parts][depth][P / parts][lanes]
+///   w     in   (G*H, depth); gate[p] is the row block of product p
 template <class Real, int P>
 inline void pack_units_by_depth(Real* to, const Real* w, const int (&gate)[P], Index H, Index depth, Range blocks,
                                 int parts) {
@@ -154,8 +154,8 @@ struct ForwardPack {
   Index full_blocks;         // all, or all but a narrow one
   Index narrow_units;        // units of the last block, if it is not full
   int last_vectors;          // registers of its products, fewer than P if it is narrow
-  Panels<Real> w_ih;         // [blocks][I][P][lanes], or in parts (tile.h)
-  Panels<Real> w_hh;         // [blocks][H][P][lanes]
+  Panels<Real> w_ih;         // [blocks][parts][I][P / parts][lanes]
+  Panels<Real> w_hh;         // [blocks][parts][H][P / parts][lanes]
   const Real* bias;          // [planes][blocks * lanes]
   const Real* narrow_bias;   // [planes][units of the narrow block]
 
