@@ -105,6 +105,10 @@ struct Operands {
   Index depth;
 };
 
+/// Steps of k in one turn of the loop. Twelve multiply-adds of AVX2 take eleven other instructions, three of which
+/// count: a core that runs another thread besides is bound by the number of instructions.
+inline constexpr int kStepsATurn = kIsAvx2 ? 4 : 1;
+
 /// sum += a b, with the accumulators in registers.
 template <class Real, int R, int U, int P, class Left>
 RNNFAST_INLINE void add_product(Vec<Real> (&sum)[R][U][P], const Operands<Real, Left>& operands) {
@@ -114,6 +118,7 @@ RNNFAST_INLINE void add_product(Vec<Real> (&sum)[R][U][P], const Operands<Real, 
   const Index b_stride = operands.b_stride;
 
   // The operand with fewer vectors is the one that stays in registers while the other one passes.
+#pragma GCC unroll kStepsATurn
   for (Index k = 0; k < operands.depth; ++k, b += P * L) {
     if constexpr (R > U * P) {
       Vec<Real> unit[U][P];
