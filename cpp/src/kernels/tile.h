@@ -105,8 +105,8 @@ struct Operands {
   Index depth;
 };
 
-/// Steps of k in one turn of the loop. Twelve multiply-adds of AVX2 take eleven other instructions, three of which
-/// count: a core that runs another thread besides is bound by the number of instructions.
+/// Steps of k in one turn of the loop. Of the eleven instructions that go with twelve multiply-adds of AVX2, three only
+/// run the loop, and a core that is shared with another thread is bound by the number of instructions.
 inline constexpr int kStepsATurn = kIsAvx2 ? 4 : 1;
 
 /// sum += a b, with the accumulators in registers.
