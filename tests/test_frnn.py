@@ -133,7 +133,10 @@ def test_lengths_resets_and_batch_first(dtype, rng):
 
 def test_threads_change_no_bit(rng, restore_threads):
     few_blocks = np.kron(rng.random((32, 50)) < 0.2, np.ones((25, 16))) > 0
-    for connectivity, batch in ((few_blocks, 1), (few_blocks, 2), (rng.random((96, 96)) < 0.2, 40)):
+    # All blocks of units have the same connections, and each of two threads an odd number of blocks.
+    alike = np.tile(np.arange(408) >= 204, (408, 1))
+    scattered = rng.random((96, 96)) < 0.2
+    for connectivity, batch in ((few_blocks, 1), (few_blocks, 2), (alike, 1), (scattered, 40)):
         units = len(connectivity)
         _, values, upstream, _ = draw(rng, units=units, connectivity=connectivity, batch=batch)
         own = cast(values, np.float32)
@@ -448,10 +451,12 @@ def test_blocks_of_zeros_give_the_results_of_a_dense_network(units, block, dtype
 
 
 @pytest.mark.parametrize("density", [0, 0.02, 0.1, 0.5])
-@pytest.mark.parametrize("units", [40, 150])
-def test_a_sequence_alone_has_the_bits_of_one_in_a_batch(units, density, dtype, isa, rng):
-    """Few rows take another way through blocks of connections, of which some have none, one, or many."""
-    connectivity = np.repeat(rng.random((units, -(-units // 8))) < density, 8, axis=1)[:, :units]
+@pytest.mark.parametrize("units, height, width", [(40, 1, 8), (150, 1, 8), (150, 24, 24), (150, 40, 8)])
+def test_a_sequence_alone_has_the_bits_of_one_in_a_batch(units, height, width, density, dtype, isa, rng):
+    """Few rows take another way through blocks of connections, of which some have none, one, or many, and which are
+    those of the next block or not."""
+    blocks = rng.random((-(-units // height), -(-units // width))) < density
+    connectivity = np.kron(blocks, np.ones((height, width)))[:units, :units] > 0
     layer = rf.FRNN(I, units, connectivity=connectivity, dtype=dtype, seed=1)
     x = rng.standard_normal((4, 9, I)).astype(dtype)
     dy = rng.standard_normal((4, 9, units)).astype(dtype)

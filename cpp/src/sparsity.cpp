@@ -2,6 +2,7 @@
 #include "rnnfast/sparsity.h"
 
 #include <algorithm>
+#include <span>
 
 namespace rnnfast {
 
@@ -27,7 +28,18 @@ void Sparsity::find(Owned& to, Index blocks, Index inputs, Index step, const IsP
     }
     to.begin.push_back(static_cast<Index>(to.bounds.size() / 2));
   }
-  to.ranges = {to.begin.data(), to.bounds.data(), to.offset.data(), to.input.data()};
+  const auto bounds_of = [&](Index block) {
+    const Index* const all = to.bounds.data();
+    const auto at = [&](Index number) { return all + 2 * to.begin[static_cast<std::size_t>(number)]; };
+    return std::span(at(block), at(block + 1));
+  };
+  to.alike.assign(static_cast<std::size_t>(blocks), 1);
+  for (Index block = blocks - 2; block >= 0; --block) {
+    if (std::ranges::equal(bounds_of(block), bounds_of(block + 1))) {
+      to.alike[static_cast<std::size_t>(block)] += to.alike[static_cast<std::size_t>(block + 1)];
+    }
+  }
+  to.ranges = {to.begin.data(), to.bounds.data(), to.offset.data(), to.input.data(), to.alike.data()};
 }
 
 Sparsity::Sparsity(const unsigned char* present, Index rows, Index columns, Index lanes) {

@@ -69,6 +69,7 @@ struct Ranges {
   const Index* bounds;  // (ranges, 2)   first input, and the one after the last
   const Index* offset;  // (ranges + 1)  where a range's weights lie, counted in registers
   const std::int32_t* input;  // (offset[ranges])  the input of every register
+  const Index* alike;   // (blocks)      from this block on, how many have the same ranges
 };
 
 /// Ranges of the two matrices in each use; all null if a matrix is dense.

@@ -21,7 +21,7 @@ class Sparsity {
 
  private:
   struct Owned {
-    std::vector<Index> begin, bounds, offset;
+    std::vector<Index> begin, bounds, offset, alike;
     std::vector<std::int32_t> input;
     Ranges ranges{};
   };

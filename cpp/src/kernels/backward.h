@@ -101,12 +101,7 @@ class Backward {
   Backward(const Dims& dims, const BackwardArgs<Real>& a, Index first_row)
       : d(dims), args(a), pack({d.I, d.H}, a.packed), gradients{a.work, first_row, gradient_stride(d)} {}
 
-  /// Rows of gradients are an odd number of cache lines apart, so that elements below each other do not share a cache
-  /// set, and tiles of gates lie in lines alike in every row.
-  static Index gradient_stride(const Dims& d) {
-    constexpr Index kLine = 64 / static_cast<Index>(sizeof(Real));
-    return ((kPlanes * d.H + kLine - 1) / kLine | 1) * kLine;
-  }
+  static Index gradient_stride(const Dims& d) { return stride_below<Real>(kPlanes * d.H); }
   static Index chunk_size(const Dims& d) { return WeightGrad<CellMath, Real>::chunk_rows(d) * gradient_stride(d); }
   /// What a thread needs for itself: of a single step, for dh and dx.
   static Index own_size(const Dims& d) {

@@ -44,6 +44,7 @@ class OptionBackward {
   /// What the sums over the rows of a chunk need. Where nothing is normalised, and where products with x and h do not
   /// stay apart, some of these are the same.
   struct Chunk {
+    Index stride;      // of the first four: stride_below(M)
     Real* da;          // (rows, M)  gradient of what is added to b_ih
     Real* da_hh;       // (rows, M)  of what is added to b_hh
     Real* dx_product;  // (rows, M)  of w_ih x
@@ -63,10 +64,11 @@ class OptionBackward {
       const bool lstm = cell.kind == CellKind::lstm;
       Carver<Real> carver{work};
       const auto take = [&](bool wanted, Index columns) { return wanted ? carver.take(rows * columns) : nullptr; };
-      da = carver.take(rows * cell.M());
-      da_hh = keeps_biases_apart(cell) ? carver.take(rows * cell.M()) : da;
-      dx_product = cell.layer_norm ? carver.take(rows * cell.M()) : da;
-      dh_product = cell.layer_norm ? carver.take(rows * cell.M()) : da_hh;
+      stride = stride_below<Real>(cell.M());
+      da = carver.take(rows * stride);
+      da_hh = keeps_biases_apart(cell) ? carver.take(rows * stride) : da;
+      dx_product = cell.layer_norm ? carver.take(rows * stride) : da;
+      dh_product = cell.layer_norm ? carver.take(rows * stride) : da_hh;
       operand = carver.take(rows * cell.K());
       reset = take(resets_before(cell), d.H);
       c_prev = take(lstm && cell.peephole, d.H);
@@ -127,7 +129,6 @@ class OptionBackward {
     const Index count = rows.size();
     const Index own = crew.own(count);
     const Index K = cell.K();
-    const Index M = cell.M();
     const Index H = d.H;
     const Index row0 = d.row(t) + rows.first;  // in the batch
     const Index local = row0 - base;           // in the chunk
@@ -157,16 +158,16 @@ class OptionBackward {
     }
     for (Index n = 0; n < own; ++n) differentiate(t, rows.first + n, row0 + n, local + n, dv[n], dh[n], units);
 
-    const RowsIn<Real> through{at(chunk.dh_product, local, M), M};
+    const RowsIn<Real> through{at(chunk.dh_product, local, chunk.stride), chunk.stride};
     const bool aside = args.masks.recurrent != nullptr || resets_before(cell);
     const RowsOut<Real> du = aside ? RowsOut<Real>{scratch.du, K} : dh;
     if (aside) clear(scratch.du, own * K);
-    if (cell.splits_n()) crew.add_products(pack.w_hn, count, RowsIn<Real>{through.data + 2 * H, M}, du);
+    if (cell.splits_n()) crew.add_products(pack.w_hn, count, RowsIn<Real>{through.data + 2 * H, chunk.stride}, du);
     if (resets_before(cell)) {
       for (Index n = 0; n < own; ++n) {
         const Real* gates = args.kept + (row0 + n) * kept.size;
         multiply_row(at(chunk.reset, local + n, H), gates, at(chunk.operand, local + n, K), H);
-        gru.finish_before(gates, at(chunk.operand, local + n, K), du[n], at(chunk.da, local + n, M));
+        gru.finish_before(gates, at(chunk.operand, local + n, K), du[n], at(chunk.da, local + n, chunk.stride));
       }
     }
     crew.add_products(pack.w_hh, count, through, du);
@@ -184,7 +185,7 @@ class OptionBackward {
     const Real* values = args.kept + row * kept.size;
     const auto keep = [&](const Real* mask) { return Keep<Real>{mask == nullptr ? nullptr : mask + row * H, Real(0)}; };
     const Keep<Real> keep_h = keep(args.masks.zoneout_h);
-    Real* da = at(chunk.da, local, M);
+    Real* da = at(chunk.da, local, chunk.stride);
     if (cell.kind == CellKind::lstm) {
       Real* dc = args.dc + sequence * H;
       if (args.dcells != nullptr) add_row(dc, args.dcells + row * H, static_cast<const Real*>(nullptr), H);
@@ -199,17 +200,17 @@ class OptionBackward {
       rnn.derivative(values, dh, da, keep_h, units);
     } else {
       const Real* h_prev = args.h + (d.slot(t) + sequence) * H;
-      Real* da_hh = at(chunk.da_hh, local, M);
+      Real* da_hh = at(chunk.da_hh, local, chunk.stride);
       gru.derivative(values, kept.q == 0 ? nullptr : values + kept.q, h_prev, dh, da, da_hh + 2 * H, keep_h);
       if (keeps_biases_apart(cell)) copy_row(da_hh, da, 2 * H);
     }
     if (cell.layer_norm) {
       const Real* normalized = values + kept.normalized;
       const Real* scales = normalized + 2 * M;
-      Real* of_x = at(chunk.dx_product, local, M);
-      Real* of_h = at(chunk.dh_product, local, M);
+      Real* of_x = at(chunk.dx_product, local, chunk.stride);
+      Real* of_h = at(chunk.dh_product, local, chunk.stride);
       copy_row(of_x, da, M);
-      copy_row(of_h, at(chunk.da_hh, local, M), M);
+      copy_row(of_h, at(chunk.da_hh, local, chunk.stride), M);
       normalization_gradient(normalized, parameters.norm_ih, scales[0], of_x, M);
       normalization_gradient(normalized + M, parameters.norm_hh, scales[1], of_h, M);
     }
@@ -226,7 +227,8 @@ class OptionBackward {
       const Range own = share(rows, member, threads);
       const RowsOut<Real> dx{args.dx + (base + own.first) * d.I, d.I};
       for (Index n = 0; n < own.size(); ++n) clear(dx[n], d.I);
-      add_products(pack.w_ih, pack.w_ih.blocks(), own.size(), RowsIn<Real>{at(chunk.dx_product, own.first, M), M}, dx);
+      add_products(pack.w_ih, pack.w_ih.blocks(), own.size(),
+                   RowsIn<Real>{at(chunk.dx_product, own.first, chunk.stride), chunk.stride}, dx);
     }
     const Range own = share(M, member, threads);
     const auto row_of = [](const Real* data, Index columns) {
@@ -236,26 +238,27 @@ class OptionBackward {
       add_outer_products(to, right, rows, a, row_of(b, right), ranges, {part, {0, blocks_of<Real>(right)}},
                          scratch.sums);
     };
-    outer(args.dw_ih, d.I, {chunk.dx_product, M}, args.x + base * d.I, parameters.ih.gradient, own);
+    outer(args.dw_ih, d.I, {chunk.dx_product, chunk.stride}, args.x + base * d.I, parameters.ih.gradient, own);
     if (cell.splits_n()) {
       const Range units = share(H, member, threads);
       const Real* operand = resets_before(cell) ? chunk.reset : chunk.operand;
-      outer(args.dw_hh, K, {chunk.da, M}, chunk.operand, parameters.hh.gradient, share(2 * H, member, threads));
-      outer(args.dw_hh + 2 * H * K, K, {chunk.da_hh + 2 * H, M}, operand, parameters.hn.gradient, units);
+      outer(args.dw_hh, K, {chunk.da, chunk.stride}, chunk.operand, parameters.hh.gradient,
+            share(2 * H, member, threads));
+      outer(args.dw_hh + 2 * H * K, K, {chunk.da_hh + 2 * H, chunk.stride}, operand, parameters.hn.gradient, units);
     } else {
-      outer(args.dw_hh, K, {chunk.dh_product, M}, chunk.operand, parameters.hh.gradient, own);
+      outer(args.dw_hh, K, {chunk.dh_product, chunk.stride}, chunk.operand, parameters.hh.gradient, own);
     }
     if (cell.P > 0) outer(args.dw_hr, H, {chunk.dh, K}, chunk.output, nullptr, share(K, member, threads));
 
     const auto ones = [](Index) -> const Real* { return nullptr; };
     if (args.db_ih != nullptr) {
-      add_sums(args.db_ih, rows, row_of(chunk.da, M), ones, own);
-      add_sums(args.db_hh, rows, row_of(chunk.da_hh, M), ones, own);
+      add_sums(args.db_ih, rows, row_of(chunk.da, chunk.stride), ones, own);
+      add_sums(args.db_hh, rows, row_of(chunk.da_hh, chunk.stride), ones, own);
     }
     if (cell.layer_norm) {
       const Real* normalized = args.kept + base * kept.size + kept.normalized;
-      add_sums(args.dnorm_ih, rows, row_of(chunk.da, M), row_of(normalized, kept.size), own);
-      add_sums(args.dnorm_hh, rows, row_of(chunk.da_hh, M), row_of(normalized + M, kept.size), own);
+      add_sums(args.dnorm_ih, rows, row_of(chunk.da, chunk.stride), row_of(normalized, kept.size), own);
+      add_sums(args.dnorm_hh, rows, row_of(chunk.da_hh, chunk.stride), row_of(normalized + M, kept.size), own);
     }
     if (cell.kind != CellKind::lstm) return;
     const Range units = share(H, member, threads);
@@ -266,7 +269,7 @@ class OptionBackward {
     if (cell.peephole) {
       Real* to = args.dpeephole;
       const auto peephole = [&](Index gate, const Real* c) {
-        add_sums(to, rows, row_of(chunk.da + gate * H, M), row_of(c, H), units);
+        add_sums(to, rows, row_of(chunk.da + gate * H, chunk.stride), row_of(c, H), units);
         to += H;
       };
       if (!cell.coupled) peephole(lstm.gate_of_i(), chunk.c_prev);

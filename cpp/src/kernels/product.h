@@ -81,74 +81,105 @@ inline Real* pack_columns(Real* to, const Real* w, Index rows, Index columns, co
   return to + Matrix<Real>::size(columns, rows, ranges);
 }
 
-/// Whether blocks first..last-1 have the same ranges.
-inline bool same_ranges(const Ranges& ranges, Index first, Index last) {
-  const Index count = ranges.begin[first + 1] - ranges.begin[first];
-  for (Index block = first + 1; block < last; ++block) {
-    if (ranges.begin[block + 1] - ranges.begin[block] != count) return false;
-    for (Index j = 0; j < 2 * count; ++j) {
-      if (ranges.bounds[2 * ranges.begin[block] + j] != ranges.bounds[2 * ranges.begin[first] + j]) return false;
+/// The sums of one row and V blocks of outputs with the same connections: V chains of multiply-adds, each of which
+/// waits for the one before.
+template <class Real, int V>
+struct Chains {
+  Vec<Real> sum[V];
+  const Real* weight[V];
+  const std::int32_t* input;
+  Index left;  // inputs
+  Index unit;
+};
+
+/// The next `steps` inputs of C times V chains, side by side.
+template <int C, class Real, int V>
+RNNFAST_INLINE void advance_chains(Chains<Real, V>* chains, const Real* in, Index steps) {
+  constexpr int L = kLanes<Real>;
+  Vec<Real> sum[C][V];
+  const Real* weight[C][V];
+  const std::int32_t* input[C];
+#pragma GCC unroll 4
+  for (int c = 0; c < C; ++c) {
+    input[c] = chains[c].input;
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+      sum[c][v] = chains[c].sum[v];
+      weight[c][v] = chains[c].weight[v];
     }
   }
-  return true;
+  for (Index k = 0; k < steps; ++k) {
+#pragma GCC unroll 4
+    for (int c = 0; c < C; ++c) {
+      const Vec<Real> x = splat(in[input[c][k]]);
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) sum[c][v] = fma(x, load(weight[c][v] + k * L), sum[c][v]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < C; ++c) {
+    chains[c].input += steps;
+    chains[c].left -= steps;
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+      chains[c].sum[v] = sum[c][v];
+      chains[c].weight[v] += steps * L;
+    }
+  }
 }
 
-/// out += w in for one row, some blocks of outputs and a sparse matrix. A block of outputs is one chain of
-/// multiply-adds, each of which waits for the one before; so several blocks, whatever their inputs, pass side by side.
-template <class Real>
+/// out += w in for one row, a sparse matrix, and those of some blocks of outputs of which V have the same connections.
+/// Several times V blocks pass side by side, whatever their inputs.
+template <int V, class Real>
 inline void add_sparse_products(const Matrix<Real>& w, Range blocks, const Real* in, Real* out) {
   constexpr int L = kLanes<Real>;
-  constexpr int kChains = 4;
+  constexpr int kSideBySide = V == 1 ? 4 : 3;
   const Ranges& ranges = *w.ranges;
-  struct Chain {
-    Vec<Real> sum;
-    const Real* weight;
-    const std::int32_t* input;
-    Index left;
-    Index unit;
-  };
+  using Group = Chains<Real, V>;
   Index next = blocks.first;
-  const auto begin = [&](Chain& chain) {
-    for (; next < blocks.last; ++next) {
+  const auto begin = [&](Group& group) {
+    group.left = 0;
+    while (next < blocks.last && group.left == 0) {
+      const Index width = least<Index>(2, least(ranges.alike[next], blocks.last - next));
       const Index first = ranges.offset[ranges.begin[next]];
-      chain.left = ranges.offset[ranges.begin[next + 1]] - first;
-      if (chain.left == 0) continue;
-      chain.unit = next++ * L;
-      chain.sum = load_lanes(out + chain.unit, lanes_left<Real>(chain.unit, w.outputs));
-      chain.weight = w.data + first * L;
-      chain.input = ranges.input + first;
-      return true;
-    }
-    chain.left = 0;
-    return false;
-  };
-  const auto go_on = [&](Chain* chains, auto count, Index steps) {
-    Vec<Real> sum[count()];
-    for (int c = 0; c < count(); ++c) sum[c] = chains[c].sum;
-    for (Index k = 0; k < steps; ++k) {
-      for (int c = 0; c < count(); ++c) {
-        sum[c] = fma(splat(in[chains[c].input[k]]), load(chains[c].weight + k * L), sum[c]);
+      const Index depth = ranges.offset[ranges.begin[next + 1]] - first;
+      if (width == V && depth > 0) {
+        group.left = depth;
+        group.unit = next * L;
+        group.input = ranges.input + first;
+        for (int v = 0; v < V; ++v) {
+          const Index unit = group.unit + v * L;
+          group.sum[v] = load_lanes(out + unit, lanes_left<Real>(unit, w.outputs));
+          group.weight[v] = w.data + (first + v * depth) * L;
+        }
       }
+      next += width;
     }
-    for (int c = 0; c < count(); ++c) {
-      chains[c].sum = sum[c];
-      chains[c].weight += steps * L;
-      chains[c].input += steps;
-      chains[c].left -= steps;
-      if (chains[c].left == 0) store_lanes(out + chains[c].unit, sum[c], lanes_left<Real>(chains[c].unit, w.outputs));
+    return group.left > 0;
+  };
+  const auto finish = [&](const Group& group) {
+    for (int v = 0; v < V; ++v) {
+      const Index unit = group.unit + v * L;
+      store_lanes(out + unit, group.sum[v], lanes_left<Real>(unit, w.outputs));
     }
   };
-  Chain chains[kChains];
+  Group groups[kSideBySide];
   bool all = true;
-  for (Chain& chain : chains) all = begin(chain) && all;
+  for (Group& group : groups) all = begin(group) && all;
   while (all) {
-    Index steps = chains[0].left;
-    for (const Chain& chain : chains) steps = least(steps, chain.left);
-    go_on(chains, std::integral_constant<int, kChains>{}, steps);
-    for (Chain& chain : chains) all = (chain.left > 0 || begin(chain)) && all;
+    Index steps = groups[0].left;
+    for (const Group& group : groups) steps = least(steps, group.left);
+    advance_chains<kSideBySide>(groups, in, steps);
+    for (Group& group : groups) {
+      if (group.left > 0) continue;
+      finish(group);
+      all = begin(group) && all;
+    }
   }
-  for (Chain& chain : chains) {
-    if (chain.left > 0) go_on(&chain, std::integral_constant<int, 1>{}, chain.left);
+  for (Group& group : groups) {
+    if (group.left == 0) continue;
+    advance_chains<1>(&group, in, group.left);
+    finish(group);
   }
 }
 
@@ -163,38 +194,34 @@ inline void add_products(const Matrix<Real>& w, Range blocks, Index count, RowsI
   if (count <= 0) return;
   if (w.ranges == nullptr) {
     for_each_tile<1>(count, blocks, [&](const TileRange& tile) {
-      add_to_rows(tile, in, out, w.outputs,
-                  [&](Real* acc, const Real* const* from) { multiply<1>(tile, acc, 1, from, w.panels()); });
+      add_to_rows(tile, in, out, w.outputs, [&](Real* acc, const Start<Real>& start, const Real* const* from) {
+        multiply<1>(tile, acc, 1, start, from, w.panels());
+      });
     });
     return;
   }
   if (count <= kFewRows) {
-    for (Index row = 0; row < count; ++row) add_sparse_products(w, blocks, in[row], out[row]);
+    for (Index row = 0; row < count; ++row) {
+      add_sparse_products<2>(w, blocks, in[row], out[row]);
+      add_sparse_products<1>(w, blocks, in[row], out[row]);
+    }
     return;
   }
   const Ranges& ranges = *w.ranges;
   for (Index block = blocks.first; block < blocks.last;) {
     // Blocks with the same connections pass together.
-    Index U = blocks_at_once(static_cast<int>(least<Index>(count, kMaxRows<1>)), 1);
-    while (U > 1 && (block + U > blocks.last || !same_ranges(ranges, block, block + U))) --U;
-    const Index begin = ranges.begin[block];
-    const Index end = ranges.begin[block + 1];
-    const Index stride = begin == end ? 0 : (ranges.offset[end] - ranges.offset[begin]) * L;
-    for_each_tile<1>(begin == end ? 0 : count, Range{block, block + U}, [&](const TileRange& tile) {
-      add_to_rows(tile, in, out, w.outputs, [&](Real* acc, const Real* const* from) {
-        for (Index range = begin; range < end; ++range) {
-          const Index first = ranges.bounds[2 * range];
-          const Real* shifted[kMaxRows<1>];
-          for (Index r = 0; r < tile.rows; ++r) shifted[r] = from[r] + first;
-          const Operands<Real> operands{{shifted},
-                                        w.data + ranges.offset[range] * L,
-                                        stride,
-                                        ranges.bounds[2 * range + 1] - first};
-          Tiles<Real, 1>::get(tile.rows, tile.blocks)(acc, L, from_accumulators(tile, acc, 1), &operands, 1);
-        }
-      });
+    const Index end = least(block + ranges.alike[block], blocks.last);
+    const Index first = ranges.offset[ranges.begin[block]];
+    const Index depth = ranges.offset[ranges.begin[block + 1]] - first;
+    const Panels<Real> panels{w.data + first * L, depth, depth * L};
+    const RowsOut<Real> to{out.data + block * L, out.stride};
+    for_each_tile<1>(depth == 0 ? 0 : count, Range{0, end - block}, [&](const TileRange& tile) {
+      add_to_rows(tile, in, to, w.outputs - block * L,
+                  [&](Real* acc, const Start<Real>& start, const Real* const* from) {
+                    multiply(tile, acc, start, LeftListed<Real>{from, ranges.input + first}, panels);
+                  });
     });
-    block += U;
+    block = end;
   }
 }
 
@@ -242,7 +269,7 @@ inline void add_outer_products(Real* to, Index right, Index rows, RowsIn<Real> a
       for_each_tile<1>(some.size(), blocks, [&](const TileRange& tile) {
         Accumulators<Real> acc;
         const Index first = some.first + tile.first_row;
-        multiply(tile, acc.data, LeftColumns<Real>{a[begin] + first, a.stride}, packed);
+        multiply(tile, acc.data, from_zero<Real>(), LeftColumns<Real>{a[begin] + first, a.stride}, packed);
         for (Index r = 0; r < tile.rows; ++r) {
           for (Index u = 0; u < tile.blocks; ++u) {
             const Index column = (tile.first_block + u) * L;

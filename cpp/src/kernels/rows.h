@@ -21,6 +21,14 @@ using RowsIn = Rows<const Real*>;
 template <class Real>
 using RowsOut = Rows<Real*>;
 
+/// From one row of `columns` numbers to the next where columns of them are read: an odd number of cache lines, so that
+/// elements below each other do not share a cache set, and tiles lie in lines alike in every row.
+template <class Real>
+constexpr Index stride_below(Index columns) {
+  constexpr Index kLine = 64 / static_cast<Index>(sizeof(Real));
+  return ((columns + kLine - 1) / kLine | 1) * kLine;
+}
+
 template <class Real>
 RNNFAST_INLINE void copy_row(Real* to, const Real* from, Index count) {
   std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(Real));
@@ -44,24 +52,30 @@ RNNFAST_INLINE void clear(Real* to, Index count) {
   std::memset(to, 0, static_cast<std::size_t>(count) * sizeof(Real));
 }
 
-/// One tile of sums that go on from what stands in `out`: body(accumulators, rows of `in`) adds to them.
+/// One tile of sums that go on from what stands in `out`: body(accumulators, start, rows of `in`) adds to them.
 template <class Real, class Body>
 RNNFAST_INLINE void add_to_rows(const TileRange& tile, RowsIn<Real> in, RowsOut<Real> out, Index columns,
                                 const Body& body) {
   constexpr int L = kLanes<Real>;
   Accumulators<Real> acc;
   const Real* from[kMaxRows<1>];
-  for (Index r = 0; r < tile.rows; ++r) {
-    from[r] = in[tile.first_row + r];
-    for (Index u = 0; u < tile.blocks; ++u) {
-      const Index column = (tile.first_block + u) * L;
-      store(acc.at(tile, r, u, 1), load_lanes(out[tile.first_row + r] + column, lanes_left<Real>(column, columns)));
+  for (Index r = 0; r < tile.rows; ++r) from[r] = in[tile.first_row + r];
+  const Index first = tile.first_block * L;
+  const bool whole = first + tile.blocks * L <= columns;
+  if (whole) {
+    body(acc.data, Start<Real>{out[tile.first_row] + first, out.stride, L, L}, from);
+  } else {
+    for (Index r = 0; r < tile.rows; ++r) {
+      for (Index u = 0; u < tile.blocks; ++u) {
+        const Index column = first + u * L;
+        store(acc.at(tile, r, u, 1), load_lanes(out[tile.first_row + r] + column, lanes_left<Real>(column, columns)));
+      }
     }
+    body(acc.data, from_accumulators(tile, acc.data, 1), from);
   }
-  body(acc.data, from);
   for (Index r = 0; r < tile.rows; ++r) {
     for (Index u = 0; u < tile.blocks; ++u) {
-      const Index column = (tile.first_block + u) * L;
+      const Index column = first + u * L;
       store_lanes(out[tile.first_row + r] + column, load(acc.at(tile, r, u, 1)), lanes_left<Real>(column, columns));
     }
   }
@@ -143,7 +157,9 @@ inline void add_products_by_parts(const Real* w, Index depth, Index columns, Ind
     pack_lanes(work, part * L, w + first * columns, part, columns, share);
     for_each_tile<1>(rows, share, [&](const TileRange& tile) {
       add_to_rows<Real>(tile, {in.data + first, in.stride}, out, columns,
-                        [&](Real* acc, const Real* const* from) { multiply<1>(tile, acc, 1, from, panels); });
+                        [&](Real* acc, const Start<Real>& start, const Real* const* from) {
+                          multiply<1>(tile, acc, 1, start, from, panels);
+                        });
     });
   }
 }

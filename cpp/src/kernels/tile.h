@@ -87,6 +87,15 @@ struct LeftRows {
   RNNFAST_INLINE Real at(int r, Index k) const { return row[r][k]; }
 };
 
+/// The same where only some elements count, the k-th of which is input[k].
+template <class Real>
+struct LeftListed {
+  const Real* const* row;
+  const std::int32_t* input;
+
+  RNNFAST_INLINE Real at(int r, Index k) const { return row[r][input[k]]; }
+};
+
 /// The same where the elements of one k lie side by side, each k `stride` after the one before.
 template <class Real>
 struct LeftColumns {
@@ -306,11 +315,12 @@ RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const
   multiply_tile_range<P>(tile, acc, planes * kLanes<Real>, start, b.part > 0, &operands, 1);
 }
 
-/// acc = a b, for one product.
-template <class Real>
-RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, const LeftColumns<Real>& a, const Panels<Real>& b) {
-  const Operands<Real, LeftColumns<Real>> operands{a, b.block(tile.first_block), b.stride, b.depth};
-  Tiles<Real, 1, LeftColumns<Real>>::get(tile.rows, tile.blocks)(acc, kLanes<Real>, from_zero<Real>(), &operands, 1);
+/// acc = start + a b, for one product and a left operand of any kind.
+template <class Real, class Left>
+RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, const Start<Real>& start, const Left& a,
+                             const Panels<Real>& b) {
+  const Operands<Real, Left> operands{a, b.block(tile.first_block), b.stride, b.depth};
+  Tiles<Real, 1, Left>::get(tile.rows, tile.blocks)(acc, kLanes<Real>, start, &operands, 1);
 }
 
 /// acc += a b.

@@ -178,7 +178,7 @@ class WeightGrad {
       for (Index r = 0; r < tile.rows; ++r) {
         for_each_target(first + r, tile.first_block * L, tile.blocks * L, prefetch_columns);
       }
-      multiply(tile, acc.data, LeftColumns<Real>{gradients.data + first, gradients.stride}, panels);
+      multiply(tile, acc.data, from_zero<Real>(), LeftColumns<Real>{gradients.data + first, gradients.stride}, panels);
       for (Index r = 0; r < tile.rows; ++r) {
         const Real* sums = acc.at(tile, r, 0, 1);
         for_each_target(first + r, tile.first_block * L, tile.blocks * L,
