@@ -960,23 +960,44 @@ MUTANTS = (
     Mutant(
         "padding-of-dx-kept",
         CALL,
-        "call_.clear_unused(gradient);",
+        "if (args_.dx != nullptr) call_.clear_unused(args_.dx, dims().I, team);",
         "",
         "dL/dx of padding is what was in memory",
     ),
     Mutant(
+        "dx-of-no-steps-kept",
+        CALL,
+        "if (is_empty()) clear(gradient);",
+        "",
+        "dL/dx of a batch without steps is what was in memory",
+    ),
+    Mutant(
         "copied-rows-keep-padding",
         COPY_ROWS,
-        "std::memset(to[k], 0, width);",
+        "std::memset(to[row], 0, width);",
         "(void)to;",
         "padding is not cleared",
     ),
     Mutant(
         "copied-rows-of-others",
         COPY_ROWS,
-        "for (Index k = count * member / members; k < last; ++k) {",
-        "for (Index k = count * member / members + (member > 0); k < last; ++k) {",
+        "for (Index row = count * member / members; row < last; ++row) body(row);",
+        "for (Index row = count * member / members + (member > 0); row < last; ++row) body(row);",
         "a row is left out where threads divide them",
+    ),
+    Mutant(
+        "cleared-rows-in-use",
+        COPY_ROWS,
+        "if (is_used[row] == 0)",
+        "if (is_used[row] != 0)",
+        "padding is kept, and what is not padding is cleared",
+    ),
+    Mutant(
+        "gradient-rows-not-packed-at-the-end",
+        WEIGHT_GRAD,
+        "    pack_rows(piece, fetched);\n  }",
+        "  }",
+        "the last rows of a piece add to weight gradients what was in memory",
     ),
     # Cells with options.
     Mutant(

@@ -128,8 +128,8 @@ class BackwardCall {
     }
     if (in.need_dx) {
       py::array gradient = new_array<Real>(call_.given_shape({d.I}));
-      call_.clear_unused(gradient);
       args_.dx = data<Real>(gradient);
+      if (is_empty()) clear(gradient);
       dx_ = std::move(gradient);
     }
     args_.x = data<Real>(std::as_const(call_.x));
@@ -148,6 +148,7 @@ class BackwardCall {
   py::object input_gradient() const { return dx_; }
 
   void prepare(Team& team, int threads) {
+    if (args_.dx != nullptr) call_.clear_unused(args_.dx, dims().I, team);
     parameters_ = weights_.parameters<Real>();
     args_.raw = &parameters_;
     packed_ = backward_runs_unpacked(dims()) ? weights_.backward_pack_if_reused<Real>(team)

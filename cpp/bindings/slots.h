@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "arrays.h"
+#include "rnnfast/rows.h"
 
 namespace rnnfast::bindings {
 
@@ -67,13 +68,13 @@ class CallDims {
     return ragged() ? joined({dims.slot(dims.T + 1)}, rest) : joined({dims.T + 1, dims.N}, rest);
   }
 
-  /// Clears those rows of an array of given_shape() that are nobody's place.
-  void clear_unused(py::array& array) const {
-    const std::size_t bytes = static_cast<std::size_t>(array.strides(0));
-    std::byte* const rows = static_cast<std::byte*>(array.mutable_data());
-    for (std::size_t row = 0; row < unused_.size(); ++row) {
-      if (unused_[row]) std::memset(rows + row * bytes, 0, bytes);
-    }
+  /// Clears those rows of `width` numbers, S of them, that are nobody's place.
+  template <class Real>
+  void clear_unused(Real* rows, Index width, Team& team) const {
+    if (!has_places_) return;
+    const std::size_t bytes = static_cast<std::size_t>(width) * sizeof(Real);
+    clear_rows({reinterpret_cast<std::byte*>(rows), static_cast<Index>(bytes)}, is_used_.data(), x.shape(0), bytes,
+               team);
   }
 
   py::array x;
@@ -110,13 +111,13 @@ class CallDims {
     places_ = copied(
         check.whole_numbers("places", places_in, rows,
                             "dense or not as long as slots say; expected (R,) = (" + std::to_string(rows) + ",)"));
-    unused_.assign(static_cast<std::size_t>(x.shape(0)), true);
+    is_used_.assign(static_cast<std::size_t>(x.shape(0)), 0);
     for (const Index place : places_) {
-      if (place < 0 || place >= x.shape(0) || !unused_[static_cast<std::size_t>(place)]) {
+      if (place < 0 || place >= x.shape(0) || is_used_[static_cast<std::size_t>(place)] != 0) {
         check.value_error("places has " + std::to_string(place) + " twice or out of range; expected 0.." +
                           std::to_string(x.shape(0) - 1) + ", from x");
       }
-      unused_[static_cast<std::size_t>(place)] = false;
+      is_used_[static_cast<std::size_t>(place)] = 1;
     }
     dims.places = places_.data();
     has_places_ = true;
@@ -141,7 +142,7 @@ class CallDims {
   std::vector<Index> slots_;
   std::vector<Index> places_;
   bool has_places_ = false;  // maybe none
-  std::vector<bool> unused_;  // rows of x without a place
+  std::vector<unsigned char> is_used_;  // by row of x: not 0 if it is a place
 };
 
 /// States of `width` numbers in their slots, with a copy of `first` (N, width), or zeros for None, in slot 0.

@@ -23,4 +23,8 @@ struct ByteRows {
 void copy_rows(ByteRows<std::byte*> to, ByteRows<const std::byte*> from, const std::int64_t* index, Index count,
                std::size_t width, Team& team) noexcept;
 
+/// Makes `width` bytes zero of every row of which is_used is 0.
+void clear_rows(ByteRows<std::byte*> rows, const unsigned char* is_used, Index count, std::size_t width,
+                Team& team) noexcept;
+
 }  // namespace rnnfast

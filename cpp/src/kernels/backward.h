@@ -185,7 +185,12 @@ class Backward {
         for (int plane = 0; plane < kPlanes; ++plane) __builtin_prefetch(gates(t, row) + plane * d.H + unit);
       }
       if (args.dy != nullptr) __builtin_prefetch(args.dy + d.place(d.row(t) + row) * d.H + unit);
-      if (CellMath::kHasCellState) __builtin_prefetch(args.c + (d.slot(t) + row) * d.H + unit);
+      // Of the hidden states around a step, cells without cell state need one.
+      if (CellMath::kHasCellState) {
+        __builtin_prefetch(args.c + (d.slot(t) + row) * d.H + unit);
+      } else {
+        __builtin_prefetch(args.h + (d.slot(CellMath::kPassesStateOn ? t : t + 1) + row) * d.H + unit);
+      }
     }
   }
 

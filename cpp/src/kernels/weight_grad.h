@@ -50,17 +50,22 @@ class WeightGrad {
     if (!piece.is_packed()) return;
     const Range part = share(piece.rows.size(), member, members);
     const Range mine{piece.rows.first + part.first, piece.rows.first + part.last};
-    const Real* x[kRowsAtOnce];
-    const Real* h_prev[kRowsAtOnce];
-    Index count = 0;
-    for_each_row(mine, [&](Index row, const Real* x_row, const Real* h_row) {
-      x[count] = x_row;
-      h_prev[count++] = h_row;
-      if ((row + 1) % kRowsAtOnce == 0 || row + 1 == mine.last) {
-        pack_rows(piece, row + 1 - count, count, x, h_prev);
-        count = 0;
+    // While some rows are packed, the next ones are fetched.
+    SomeRows fetched{};
+    SomeRows next{};
+    for_each_row(mine, [&](Index row, const Real* x, const Real* h_prev) {
+      if (next.count == 0) next.first = row;
+      next.x[next.count] = x;
+      next.h_prev[next.count++] = h_prev;
+      prefetch_row(x, d.I);
+      prefetch_row(h_prev, d.H);
+      if (next.count == kRowsAtOnce || row + 1 == mine.last) {
+        pack_rows(piece, fetched);
+        fetched = next;
+        next.count = 0;
       }
     });
+    pack_rows(piece, fetched);
   }
 
   /// Adds, or writes, what a piece is to the gradient of some gates.
@@ -95,6 +100,14 @@ class WeightGrad {
     bool adds;        // to what stands in the gradients
 
     bool is_packed() const { return rows.size() > kUnpackedRows; }
+  };
+
+  /// Consecutive rows, counted from the first one of the chunk.
+  struct SomeRows {
+    const Real* x[kRowsAtOnce];
+    const Real* h_prev[kRowsAtOnce];
+    Index first;
+    Index count;
   };
 
   Piece piece_at(Index number) const {
@@ -190,19 +203,18 @@ class WeightGrad {
   static constexpr bool has_input(int plane) { return input_product<CellMath>(plane) >= 0; }
   static constexpr bool has_recurrent(int plane) { return recurrent_product<CellMath>(plane) >= 0; }
 
-  void pack_rows(const Piece& piece, Index first_row, Index count, const Real* const* x,
-                 const Real* const* h_prev) const {
+  void pack_rows(const Piece& piece, const SomeRows& some) const {
     const Index width = piece.zero_rows == piece.rows.size() ? d.I : columns(d);
     for (Index block = 0; block < blocks_of<Real>(width); ++block) {
-      Real* to = inputs + (block * height(d) + first_row - piece.rows.first) * L;
+      Real* to = inputs + (block * height(d) + some.first - piece.rows.first) * L;
       const Index first = block * L;
-      for (Index m = 0; m < count; ++m, to += L) {
+      for (Index m = 0; m < some.count; ++m, to += L) {
         if (first + L <= d.I) {
-          store(to, load(x[m] + first));
+          store(to, load(some.x[m] + first));
         } else if (first >= d.I && first + L <= columns(d)) {
-          store(to, load(h_prev[m] + first - d.I));
+          store(to, load(some.h_prev[m] + first - d.I));
         } else {
-          for (Index j = 0; j < L; ++j) to[j] = input(x[m], h_prev[m], first + j);
+          for (Index j = 0; j < L; ++j) to[j] = input(some.x[m], some.h_prev[m], first + j);
         }
       }
     }
@@ -229,6 +241,10 @@ class WeightGrad {
       const Index skip = most<Index>(0, d.I - first);
       body(args.dw_hh + row * d.H + first + skip - d.I, skip, end - first - skip);
     }
+  }
+
+  static RNNFAST_INLINE void prefetch_row(const Real* from, Index count) {
+    for (Index j = 0; j < count; j += 64 / static_cast<Index>(sizeof(Real))) __builtin_prefetch(from + j);
   }
 
   static RNNFAST_INLINE void prefetch_columns(Real* to, Index /*skip*/, Index count) {
