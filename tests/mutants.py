@@ -993,6 +993,13 @@ MUTANTS = (
         "padding is kept, and what is not padding is cleared",
     ),
     Mutant(
+        "gates-between-groups",
+        WEIGHT_GRAD,
+        "first < all.last; first += kGatesAtOnce",
+        "first < all.last; first += kGatesAtOnce + 1",
+        "every 33rd gate does not learn",
+    ),
+    Mutant(
         "gradient-rows-not-packed-at-the-end",
         WEIGHT_GRAD,
         "    pack_rows(piece, fetched);\n  }",

@@ -51,9 +51,18 @@ constexpr int blocks_at_once(int R, int P) { return most(1, least(P == 1 ? 4 : 2
 template <int P>
 inline constexpr int kTilesTogether = P > 2 && kIsAvx2 ? 2 : 1;
 
-/// Rows of such tiles.
+/// Rows of a tile of U blocks: where there are fewer blocks than the widest tile has, one product has accumulators left
+/// on AVX2.
 template <int P>
-inline constexpr int kMaxRows = kTilesTogether<P> * kWholeRows<P>;
+constexpr int rows_at_once(int U) {
+  return P == 1 && kIsAvx2 ? least(6, kAccumulators / U) : kWholeRows<P>;
+}
+template <int P>
+inline constexpr int kTallest = rows_at_once<P>(1);
+
+/// Rows of tiles that are finished together.
+template <int P>
+inline constexpr int kMaxRows = kTilesTogether<P> * kTallest<P>;
 
 inline constexpr int kMaxPlanes = 4;
 
@@ -235,7 +244,7 @@ struct Tiles {
     return table[U - 1];
   }
 
-  template <int R = kWholeRows<P>>
+  template <int R = kTallest<P>>
   static TileFunction<Real, Left> get(Index rows, Index U) {
     if constexpr (R > 1) {
       if (rows < R) return get<R - 1>(rows, U);
@@ -345,9 +354,9 @@ RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const
 template <int P, class Body>
 RNNFAST_INLINE void for_each_tile(Index rows, Range blocks, bool backwards, const Body& body) {
   if (rows <= 0 || blocks.size() <= 0) return;
-  const Index tiles = (rows + kWholeRows<P> - 1) / kWholeRows<P>;
-  const Index tallest = (rows + tiles - 1) / tiles;
-  const auto widest = static_cast<std::uint32_t>(blocks_at_once(static_cast<int>(tallest), P));
+  const auto tiles_of = [rows](Index height) { return rows <= height ? 1 : (rows + height - 1) / height; };
+  const Index height = tiles_of(tiles_of(kWholeRows<P>));
+  const auto widest = static_cast<std::uint32_t>(blocks_at_once(static_cast<int>(height), P));
   const auto count = static_cast<std::uint32_t>(blocks.size());  // divides faster than an Index
   const std::uint32_t groups = (count + widest - 1) / widest;
   const std::uint32_t width = count / groups;
@@ -356,6 +365,7 @@ RNNFAST_INLINE void for_each_tile(Index rows, Range blocks, bool backwards, cons
     const Index group = backwards ? groups - 1 - number : number;
     const Index block = blocks.first + group * width + least(group, wider);
     const Index U = width + (group < wider ? 1 : 0);
+    const Index tiles = tiles_of(rows_at_once<P>(static_cast<int>(U)));
     for (Index tile = 0; tile < tiles; tile += kTilesTogether<P>) {
       const Index first = rows * tile / tiles;
       const Index last = rows * least(tile + kTilesTogether<P>, tiles) / tiles;
