@@ -995,8 +995,8 @@ MUTANTS = (
     Mutant(
         "gates-between-groups",
         WEIGHT_GRAD,
-        "first < all.last; first += kGatesAtOnce",
-        "first < all.last; first += kGatesAtOnce + 1",
+        "first < positions.last; first += kGatesAtOnce",
+        "first < positions.last; first += kGatesAtOnce + 1",
         "every 33rd gate does not learn",
     ),
     Mutant(

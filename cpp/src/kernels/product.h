@@ -3,8 +3,6 @@
 // What is left out is multiplied by zero otherwise, so the bits are the same.
 #pragma once
 
-#include <type_traits>
-
 #include "kernels/outer.h"
 #include "kernels/team.h"
 #include "rnnfast/chunks.h"

@@ -148,20 +148,18 @@ class WeightGrad {
     for (int plane = 0; plane < CellMath::kPlanes; ++plane) {
       // A plane without an input product has no part in dw_ih, one without a recurrent product none in dw_hh.
       const Range blocks{has_input(plane) ? 0 : d.I / L, has_recurrent(plane) ? all_blocks : input_blocks};
-      const Range all = intersection(gates, {plane * d.H, (plane + 1) * d.H});
-      for (Index first = all.first; first < all.last; first += kGatesAtOnce) {
-        const Range positions{first, least(first + kGatesAtOnce, all.last)};
-        if (zeros == 0) {
-          add_tiles(gradients, positions, blocks, panels, piece.adds);
-          continue;
-        }
-        const Range of_inputs = intersection(blocks, {0, input_blocks});
-        if (of_inputs.size() > 0) add_tiles(gradients, positions, of_inputs, panels, piece.adds);
-        const Range of_states = intersection(blocks, {input_blocks, all_blocks});
-        if (of_states.size() > 0 && (moving.depth > 0 || !piece.adds)) {
-          add_tiles({gradients.data + zeros * gradients.stride, gradients.stride}, positions, of_states, moving,
-                    piece.adds);
-        }
+      const Range positions = intersection(gates, {plane * d.H, (plane + 1) * d.H});
+      if (positions.size() <= 0) continue;
+      if (zeros == 0) {
+        add_groups(gradients, positions, blocks, panels, piece.adds);
+        continue;
+      }
+      const Range of_inputs = intersection(blocks, {0, input_blocks});
+      if (of_inputs.size() > 0) add_groups(gradients, positions, of_inputs, panels, piece.adds);
+      const Range of_states = intersection(blocks, {input_blocks, all_blocks});
+      if (of_states.size() > 0 && (moving.depth > 0 || !piece.adds)) {
+        add_groups({gradients.data + zeros * gradients.stride, gradients.stride}, positions, of_states, moving,
+                   piece.adds);
       }
     }
   }
@@ -185,6 +183,13 @@ class WeightGrad {
           add_outer_row(to, width, count - zeros, a + zeros, h_prev + zeros, piece.adds);
         }
       });
+    }
+  }
+
+  void add_groups(const LeftColumns<Real>& gradients, Range positions, Range blocks, const Panels<Real>& panels,
+                  bool adds) const {
+    for (Index first = positions.first; first < positions.last; first += kGatesAtOnce) {
+      add_tiles(gradients, {first, least(first + kGatesAtOnce, positions.last)}, blocks, panels, adds);
     }
   }
 
