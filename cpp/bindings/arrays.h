@@ -38,6 +38,17 @@ inline std::string shape_text(const Index* sizes, std::size_t count) {
 
 inline std::string type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
 
+/// In place of an array. The default constructor of py::array allocates an empty one, which takes as long as the
+/// products of a small step.
+inline py::array no_array() { return py::reinterpret_steal<py::array>(py::handle()); }
+
+/// Whether an array's numbers are Real, in the byte order of this machine.
+template <class Real>
+bool holds(const py::array& array) {
+  const py::dtype type = array.dtype();
+  return type.num() == py::dtype::num_of<Real>() && type.byteorder() == '=';
+}
+
 template <class Real>
 bool is_aligned(const py::array& array) {
   return array.size() == 0 || reinterpret_cast<std::uintptr_t>(array.data()) % alignof(Real) == 0;
@@ -63,7 +74,7 @@ class Checker {
       type_error(std::string(name) + " is " + type_name(object) + "; expected an array of " + dtype_name<Real>());
     }
     py::array array = py::reinterpret_borrow<py::array>(object);
-    if (!py::isinstance<py::array_t<Real>>(object)) {
+    if (!holds<Real>(array)) {
       type_error(std::string(name) + " has dtype " + py::str(py::object(array.dtype())).cast<std::string>() +
                  "; expected " + dtype_name<Real>() + " as the weights");
     }

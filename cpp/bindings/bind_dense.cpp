@@ -81,12 +81,12 @@ py::object backward(const py::object& x, const py::object& weight, const py::obj
   py::array dw =
       in.check.template shaped<Real>("dweight", dweight, {d.outputs, d.inputs}, "(outputs, inputs)", "as weight");
   in.check.writeable("dweight", dw, {&in.x, &in.w, &out, &gradient});
-  py::array db;
+  py::array db = no_array();
   if (!dbias.is_none()) {
     db = in.check.template shaped<Real>("dbias", dbias, {d.outputs}, "(outputs,)", "from weight");
     in.check.writeable("dbias", db, {&in.x, &in.w, &out, &gradient, &dw});
   }
-  py::array dx;
+  py::array dx = no_array();
   if (need_dx) dx = new_array<Real>({d.rows, d.inputs});
   DenseBackwardArgs<Real> args{.x = data<Real>(in.x),
                                .w = data<Real>(in.w),

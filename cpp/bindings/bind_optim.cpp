@@ -190,7 +190,7 @@ double cross_entropy_of(const py::object& logits, const Indices& target, const p
   const py::array z = check.ranked<Real>("logits", logits, 2, "(rows, classes)");
   const Index rows = z.shape(0), classes = z.shape(1);
   py::array d = check.shaped<Real>("derivative", derivative, {rows, classes}, "(rows, classes)", "from logits");
-  py::array w;
+  py::array w = no_array();
   if (!weights.is_none()) w = check.shaped<double>("weights", weights, {rows}, "(rows,)", "from logits");
   check.writeable("derivative", d, {&z, &target, weights.is_none() ? nullptr : &w});
   if (target.ndim() != 1 || target.shape(0) != rows) {

@@ -437,7 +437,7 @@ class OptionBackwardCall : OptionCall<Real> {
 
   OptionBackwardArgs<Real> args_{};
   std::vector<py::array> gradients_;  // of the parameters
-  py::array dh_;
+  py::array dh_ = no_array();
   py::object dx_ = py::none();
   py::object dc_ = py::none();
 };

@@ -16,7 +16,7 @@ template <class Real>
 bool is_plain(py::handle object, std::initializer_list<Index> sizes) {
   if (Py_TYPE(object.ptr()) != py::detail::npy_api::get().PyArray_Type_) return false;
   const py::array array = py::reinterpret_borrow<py::array>(object);
-  if (!py::isinstance<py::array_t<Real>>(object) || !is_dense<Real>(array)) return false;
+  if (!holds<Real>(array) || !is_dense<Real>(array)) return false;
   return static_cast<std::size_t>(array.ndim()) == sizes.size() &&
          std::equal(sizes.begin(), sizes.end(), array.shape());
 }

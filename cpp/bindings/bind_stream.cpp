@@ -42,7 +42,7 @@ class Stream {
   template <class Real>
   py::object step_of(const py::object& x_in, const py::object& out_in) {
     const py::array x = contiguous<Real>(x_in);
-    py::array out;
+    py::array out = no_array();
     if (out_in.is_none()) {
       out = py::array_t<Real>({dims_.N, dims_.H});
     } else {
@@ -56,7 +56,7 @@ class Stream {
     Real* y = data<Real>(out);
     const Real* x_data = data<Real>(x);
     {
-      const WithoutGil unlocked;
+      const WithoutGil unlocked(static_cast<double>(dims_.N) * weights_.multiply_adds());
       const std::lock_guard lock(mutex_);
       const CellKernels<Real>& k = weights_.kernels<Real>();
       Team team(num_threads());
@@ -83,9 +83,9 @@ class Stream {
   template <class Real>
   py::array contiguous(const py::object& x_in) const {
     const char* origin = "N from batch, I from the layer's input_size";
-    if (py::isinstance<py::array_t<Real>>(x_in)) {
+    if (py::isinstance<py::array>(x_in)) {
       const py::array x = py::reinterpret_borrow<py::array>(x_in);
-      if (x.ndim() == 2 && x.shape(0) == dims_.N && x.shape(1) == dims_.I && !is_dense<Real>(x)) {
+      if (holds<Real>(x) && x.ndim() == 2 && x.shape(0) == dims_.N && x.shape(1) == dims_.I && !is_dense<Real>(x)) {
         return x.attr("copy")();
       }
     }
@@ -115,7 +115,7 @@ class Stream {
       check_.value_error(has_c ? "c is None; expected (N, H)" : "c is given; expected None, the cell has none");
     }
     const py::array h = check_.shaped<Real>("h", h_in, {dims_.N, dims_.H}, "(N, H)", origin);
-    py::array c;
+    py::array c = no_array();
     if (has_c) c = check_.shaped<Real>("c", c_in, {dims_.N, dims_.H}, "(N, H)", origin);
     const std::lock_guard lock(mutex_);
     std::memcpy(h_->as<Real>(), h.data(), bytes);

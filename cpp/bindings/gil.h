@@ -12,13 +12,14 @@
 
 namespace rnnfast::bindings {
 
-/// Drops the GIL for its lifetime.
+/// Drops the GIL for its lifetime, unless the work takes less time than dropping it.
 ///
 /// A daemon thread that asks for the GIL while the interpreter is being torn down is ended by CPython before 3.14 by
 /// unwinding its stack, which a destructor may not allow. Such a thread waits here instead, until the process is gone.
 class WithoutGil {
  public:
   WithoutGil() : state_(PyEval_SaveThread()) {}
+  explicit WithoutGil(double multiply_adds) : state_(multiply_adds < kWorthDropping ? nullptr : PyEval_SaveThread()) {}
   ~WithoutGil() { take(); }
   WithoutGil(const WithoutGil&) = delete;
   WithoutGil& operator=(const WithoutGil&) = delete;
@@ -36,7 +37,10 @@ class WithoutGil {
   }
 
  private:
+  static constexpr double kWorthDropping = 2e4;  // some 2 us
+
   void take() {
+    if (state_ == nullptr) return;
 #if defined(__GLIBCXX__)
     try {
       PyEval_RestoreThread(state_);
@@ -48,7 +52,7 @@ class WithoutGil {
 #endif
   }
 
-  PyThreadState* state_;
+  PyThreadState* state_;  // null: the GIL was not dropped
 };
 
 }  // namespace rnnfast::bindings

@@ -48,6 +48,7 @@ class ForwardCall {
 
   const Dims& dims() const { return call_.dims; }
   bool is_empty() const { return dims().row(dims().T) == 0; }
+  double multiply_adds() const { return weights_.multiply_adds() * static_cast<double>(dims().row(dims().T)); }
   Index segment() const { return steps_between_signals(dims().N, k_.gates_per_unit * dims().H, dims().I + dims().H); }
 
   /// Without the GIL, before run() on so many threads.
@@ -92,7 +93,7 @@ class ForwardCall {
   CallDims call_;
   bool training_;
   ForwardArgs<Real> args_{};
-  py::array h_;
+  py::array h_ = no_array();
   py::object c_ = py::none();
   py::object gates_ = py::none();
   Parameters<Real> parameters_{};
@@ -137,6 +138,7 @@ class BackwardCall {
 
   const Dims& dims() const { return call_.dims; }
   bool is_empty() const { return dims().row(dims().T) == 0; }
+  double multiply_adds() const { return 3 * weights_.multiply_adds() * static_cast<double>(dims().row(dims().T)); }
   /// First step of the piece that ends at `last`.
   Index cut(Index last) const {
     const Index segment = steps_between_signals(dims().N, 3 * k_.gates_per_unit * dims().H, dims().I + dims().H);
@@ -221,7 +223,9 @@ class BackwardCall {
     }
     args_.overwrite = in.overwrite;
     if (in.overwrite && is_empty()) {
-      for (py::array* gradient : {&dw_ih_, &dw_hh_, &db_ih_, &db_hh_}) clear(*gradient);
+      for (py::array* gradient : {&dw_ih_, &dw_hh_, &db_ih_, &db_hh_}) {
+        if (*gradient) clear(*gradient);
+      }
     }
   }
 
@@ -238,7 +242,8 @@ class BackwardCall {
   const CellKernels<Real>& k_;
   CallDims call_;
   BackwardArgs<Real> args_{};
-  py::array h_, c_, gates_, dy_, dcells_, dw_ih_, dw_hh_, db_ih_, db_hh_, dh_;
+  py::array h_ = no_array(), c_ = no_array(), gates_ = no_array(), dy_ = no_array(), dcells_ = no_array(),
+            dw_ih_ = no_array(), dw_hh_ = no_array(), db_ih_ = no_array(), db_hh_ = no_array(), dh_ = no_array();
   py::object dx_ = py::none();
   py::object dc_ = py::none();
   Parameters<Real> parameters_{};

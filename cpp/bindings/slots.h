@@ -77,7 +77,7 @@ class CallDims {
                team);
   }
 
-  py::array x;
+  py::array x = no_array();
   Dims dims{};
 
  private:

@@ -92,6 +92,8 @@ class Weights {
   LayerDims dims() const { return dims_; }
   bool is_double() const { return is_double_; }
   bool has_bias() const { return !b_ih_.is_none(); }
+  /// Of one step of one sequence, forward.
+  double multiply_adds() const { return multiply_adds_; }
 
   template <class Real>
   const CellKernels<Real>& kernels() const {
@@ -108,6 +110,7 @@ class Weights {
   Cell cell_;
   LayerDims dims_{};
   bool is_double_ = false;
+  double multiply_adds_ = 0;
   py::object w_ih_, w_hh_, b_ih_, b_hh_;
   // Addresses, so that packing needs no Python object and hence no GIL.
   const void* pointers_[4] = {};

@@ -30,9 +30,9 @@ class Stream:
             else _core.Stream(part.kernels.weights, batch)
             for part in layer._parts
         ]
-        self._below, self._top = self._parts[:-1], self._parts[-1]
-        if layer._read_out is not None:
-            self._below, self._top = self._parts, _ReadOut(layer._read_out)
+        stages = self._parts if layer._read_out is None else [*self._parts, _ReadOut(layer._read_out)]
+        # Bound here: to look up a method of the extension takes longer than to call this one.
+        *self._steps_below, self._last_step = (stage.step for stage in stages)
         read_out = layer._read_out
         self._shape = (batch, layer._output_size if read_out is None else len(read_out))
         if layer.learn_initial_state:
@@ -60,12 +60,12 @@ class Stream:
         ValueError
             If a shape does not fit, or ``out`` is read-only or shares memory with ``x_t``. The state is unchanged.
         """
-        if self._below:
+        if self._steps_below:
             # Before the layers below the last have taken the step.
             _check_out(out, x_t, self._shape, self._layer.dtype)
-            for part in self._below:
-                x_t = part.step(x_t)
-        return self._top.step(x_t, out)
+            for step in self._steps_below:
+                x_t = step(x_t)
+        return self._last_step(x_t, out)
 
     @property
     def state(self) -> Any:
