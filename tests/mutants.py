@@ -219,16 +219,16 @@ MUTANTS = (
     Mutant(
         "forward-c-stays",
         FORWARD,
-        "c_new = args.c + ((training ? d.slot(t + 1) : 0) + first)",
-        "c_new = args.c + ((training ? d.slot(t) : 0) + first)",
+        "step.c_new = args.c + (training ? to : first_row * d.H);",
+        "step.c_new = args.c + (training ? from : first_row * d.H);",
         "training overwrites c[t-1] and leaves c[t] unwritten",
     ),
     Mutant(
         "forward-h-of-first-thread",
         FORWARD,
-        "h_prev[r] = args.h + (d.slot(t) + row) * d.H;",
-        "h_prev[r] = args.h + (d.slot(t) + row - first_row) * d.H;",
-        "every thread multiplies the first one's states",
+        "const Index from = (d.slot(t) + first_row) * d.H;",
+        "const Index from = d.slot(t) * d.H;",
+        "every thread takes the first one's previous states",
     ),
     Mutant(
         "forward-gates-of-first-thread",
@@ -932,8 +932,8 @@ MUTANTS = (
     Mutant(
         "places-of-x",
         FORWARD,
-        "x[r] = args.x + d.place(d.row(t) + row) * d.I;",
-        "x[r] = args.x + (d.row(t) + row) * d.I;",
+        "x[r] = args.x + d.place(step.row + row) * d.I;",
+        "x[r] = args.x + (step.row + row) * d.I;",
         "a ragged batch reads its inputs as if they stood in order",
     ),
     Mutant(
@@ -1103,8 +1103,8 @@ MUTANTS = (
     Mutant(
         "zero-state-at-every-step",
         FORWARD,
-        "t == 0 && starts_from_zero",
-        "starts_from_zero",
+        "t == 0 ? &first_w_hh : &pack.w_hh",
+        "&first_w_hh",
         "no step of a batch that begins with zeros sees its previous state",
     ),
     Mutant(

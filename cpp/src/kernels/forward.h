@@ -65,6 +65,7 @@ class Forward {
   const Index chunk;  // steps that are projected at once
   const Pack pack;
   const bool starts_from_zero;
+  Panels<Real> first_w_hh;  // what step 0 multiplies
 
   Forward(const Dims& dims, const ForwardArgs<Real>& a, bool keep, Index chunk_size, const Pack& weights)
       : d(dims),
@@ -72,13 +73,9 @@ class Forward {
         training(keep),
         chunk(chunk_size),
         pack(weights),
-        starts_from_zero(is_zero(a.h, dims.rows(0) * dims.H)) {}
-
-  /// The weights of the previous state that step t multiplies.
-  Panels<Real> recurrent_weights(Index t) const {
-    Panels<Real> weights = pack.w_hh;
-    if (t == 0 && starts_from_zero) weights.depth = 0;
-    return weights;
+        starts_from_zero(is_zero(a.h, dims.rows(0) * dims.H)),
+        first_w_hh(weights.w_hh) {
+    if (starts_from_zero) first_w_hh.depth = 0;
   }
 
   /// One step of training: every block of weights is packed just before it is used, and forgotten. Threads share them.
@@ -133,7 +130,8 @@ class Forward {
           self.sum_plane(plane, block, inputs, states, sums);
           transpose(acc + plane * L, kPlanes * L, sums, blocks * L, lanes_left<Real>(block * L, d.H), d.N);
         }
-        self.finish_units(acc, L, {0, d.N, block, 1}, block * L, 0, 0, self.gate_rows(0, {0, d.N}, nullptr));
+        self.finish_units(acc, L, {0, d.N, block, 1}, block * L,
+                          self.step_at(0, 0, self.gate_rows(0, {0, d.N}, nullptr)));
       }
     });
   }
@@ -201,6 +199,36 @@ class Forward {
     return {d, training ? args.gates : scratch, t0, rows, !training, kPlanes * d.H};
   }
 
+  /// Where one step of some rows reads and writes. Pointers are to the first of these rows.
+  struct Step {
+    Index row;  // of x, before it is placed
+    const Real* h_prev;
+    Real* h_new;
+    const Real* c_prev;  // null without cell states, like c_new
+    Real* c_new;
+    Real* gates;
+    Index gates_size;  // from row to row
+    const Panels<Real>* w_hh;
+  };
+
+  Step step_at(Index t, Index first_row, const GateRows& gates) const {
+    const Index from = (d.slot(t) + first_row) * d.H;
+    const Index to = (d.slot(t + 1) + first_row) * d.H;
+    Step step{.row = d.row(t) + first_row,
+              .h_prev = args.h + from,
+              .h_new = args.h + to,
+              .c_prev = nullptr,
+              .c_new = nullptr,
+              .gates = gates.at(t, first_row),
+              .gates_size = gates.row_size,
+              .w_hh = t == 0 ? &first_w_hh : &pack.w_hh};
+    if constexpr (CellMath::kHasCellState) {
+      step.c_prev = args.c + (training ? from : first_row * d.H);
+      step.c_new = args.c + (training ? to : first_row * d.H);
+    }
+    return step;
+  }
+
   /// Whether input and recurrent products are summed in one go, step by step, instead of chunk by chunk: it saves
   /// the way of the pre-activations through memory, but reads w_ih at every step, which one or two rows do not repay.
   /// The bits are the same.
@@ -221,8 +249,9 @@ class Forward {
       for (Index t = t0; t < t0 + steps; ++t) {
         const Range rows = intersection(part.rows, {0, d.rows(t)});
         if (rows.size() > 0) {
+          const Step step = step_at(t, rows.first, gates);
           pack.for_each_tile_of(rows.size(), part.blocks, (t % 2 == 1) != args.last_units_first,
-                                [&]<int V>(const TileRange& tile) { advance<V>(tile, t, rows.first, gates, at_once); });
+                                [&]<int V>(const TileRange& tile) { advance<V>(tile, step, at_once); });
         }
         if (barrier != nullptr) barrier->wait();
       }
@@ -262,29 +291,28 @@ class Forward {
   /// One time step of one tile: sums what is missing of the pre-activations, all of them or w_hh h[t-1], and computes
   /// the cell.
   template <int V>
-  void advance(const TileRange& tile, Index t, Index first_row, const GateRows& gates, bool at_once) const {
+  void advance(const TileRange& tile, const Step& step, bool at_once) const {
     static_assert(kMaxRows<V> * kPlanes <= Accumulators<Real>::kSize / L);
     Accumulators<Real> acc;
     const Real* x[kMaxRows<V>];
     const Real* h_prev[kMaxRows<V>];
     const Index distance = pack.template distance<V>();
-    const Panels<Real> w_hh = recurrent_weights(t);
     for (Index r = 0; r < tile.rows; ++r) {
-      const Index row = first_row + tile.first_row + r;
-      x[r] = args.x + d.place(d.row(t) + row) * d.I;
-      h_prev[r] = args.h + (d.slot(t) + row) * d.H;
-      prefetch_step(t, row, tile);
+      const Index row = tile.first_row + r;
+      x[r] = args.x + d.place(step.row + row) * d.I;
+      h_prev[r] = step.h_prev + row * d.H;
+      prefetch_results(step, row, tile);
     }
     if (at_once && kInputPlane == kRecurrentPlane) {
       static_assert(kInputPlane != kRecurrentPlane || kPlanes == P);
       const Start<Real> start{bias<V>(kInputPlane, tile.first_block), 0, L, V < P ? L : pack.blocks * L};
-      multiply<V>(tile, acc.data, kPlanes, start, x, pack.w_ih, h_prev, w_hh);
+      multiply<V>(tile, acc.data, kPlanes, start, x, pack.w_ih, h_prev, *step.w_hh);
     } else if (kInputPlane == kRecurrentPlane && V == P && d.H % L == 0) {
-      const Real* projected = gates.at(t, first_row + tile.first_row) + tile.first_block * L;
-      multiply<V>(tile, acc.data, kPlanes, Start<Real>{projected, gates.row_size, L, d.H}, h_prev, w_hh);
+      const Real* projected = step.gates + tile.first_row * step.gates_size + tile.first_block * L;
+      multiply<V>(tile, acc.data, kPlanes, Start<Real>{projected, step.gates_size, L, d.H}, h_prev, *step.w_hh);
     } else {
       for (Index r = 0; r < tile.rows; ++r) {
-        const Real* from = gates.at(t, first_row + tile.first_row + r);
+        const Real* from = step.gates + (tile.first_row + r) * step.gates_size;
         for (Index u = 0; u < tile.blocks; ++u) {
           const Index unit = (tile.first_block + u) * L;
           for (int plane = 0; plane < kPlanes; ++plane) {
@@ -296,10 +324,10 @@ class Forward {
         }
       }
       if (at_once) multiply<V>(tile, acc.data + kInputPlane * distance, kPlanes, x, pack.w_ih);
-      add_recurrent<V>(tile, acc, h_prev, w_hh);
+      add_recurrent<V>(tile, acc, h_prev, *step.w_hh);
     }
     for (Index u = 0; u < tile.blocks; ++u) {
-      finish_units(acc.at(tile, 0, u, kPlanes), distance, tile, (tile.first_block + u) * L, t, first_row, gates);
+      finish_units(acc.at(tile, 0, u, kPlanes), distance, tile, (tile.first_block + u) * L, step);
     }
   }
 
@@ -316,32 +344,32 @@ class Forward {
     for (Index r = 0; kReachesBeyond && r < tile.rows; ++r) store(acc.at(tile, r, 0, kPlanes) + beyond, kept[r]);
   }
 
-  RNNFAST_INLINE void finish_units(const Real* acc, Index distance, const TileRange& tile, Index unit, Index t,
-                                   Index first_row, const GateRows& gates) const {
+  RNNFAST_INLINE void finish_units(const Real* acc, Index distance, const TileRange& tile, Index unit,
+                                   const Step& step) const {
     if (d.H - unit >= L) {
-      finish<true>(acc, L, tile, t, first_row, unit, gates);
+      finish<true>(acc, L, tile, unit, step);
     } else {
-      finish<false>(acc, distance, tile, t, first_row, unit, gates);
+      finish<false>(acc, distance, tile, unit, step);
     }
   }
 
   /// The cells of a tile's rows and one block of units, from their pre-activations. Not inlined, so that the constants
   /// of the activations stay in registers from row to row.
   template <bool Full>
-  __attribute__((noinline)) void finish(const Real* acc, Index distance, const TileRange& tile, Index t,
-                                        Index first_row, Index unit, const GateRows& gates) const {
+  __attribute__((noinline)) void finish(const Real* acc, Index distance, const TileRange& tile, Index unit,
+                                        const Step& step) const {
     if (Full) distance = L;
     const Index width = Full ? L : d.H - unit;
-    const Index first = first_row + tile.first_row;
-    const Real* h_prev = args.h + (d.slot(t) + first) * d.H + unit;
-    Real* h_new = args.h + (d.slot(t + 1) + first) * d.H + unit;
+    const Index first = tile.first_row * d.H + unit;
+    const Real* h_prev = step.h_prev + first;
+    Real* h_new = step.h_new + first;
     const Real* c_prev = nullptr;
     Real* c_new = nullptr;
     if constexpr (CellMath::kHasCellState) {
-      c_prev = args.c + ((training ? d.slot(t) : 0) + first) * d.H + unit;
-      c_new = args.c + ((training ? d.slot(t + 1) : 0) + first) * d.H + unit;
+      c_prev = step.c_prev + first;
+      c_new = step.c_new + first;
     }
-    Real* gate_row = gates.at(t, first) + unit;
+    Real* gates = step.gates + tile.first_row * step.gates_size + unit;
     for (Index r = 0; r < tile.rows; ++r, acc += tile.blocks * kPlanes * L) {
       Vec<Real> a[kPlanes];
       for (int plane = 0; plane < kPlanes; ++plane) a[plane] = load(acc + plane * distance);
@@ -352,20 +380,18 @@ class Forward {
       store_lanes(h_new + r * d.H, h, width);
       if (CellMath::kKeepsGates && training) {
         for (int plane = 0; plane < kPlanes; ++plane) {
-          store_lanes(gate_row + (r * kPlanes + plane) * d.H, a[plane], width);
+          store_lanes(gates + (r * kPlanes + plane) * d.H, a[plane], width);
         }
       }
     }
   }
 
   /// The cache lines that finish() will write, fetched while the products are summed.
-  RNNFAST_INLINE void prefetch_step(Index t, Index row, const TileRange& tile) const {
+  RNNFAST_INLINE void prefetch_results(const Step& step, Index row, const TileRange& tile) const {
     for (Index u = 0; u < tile.blocks; ++u) {
-      const Index unit = (tile.first_block + u) * L;
-      __builtin_prefetch(args.h + (d.slot(t + 1) + row) * d.H + unit, 1);
-      if (CellMath::kHasCellState) {
-        __builtin_prefetch(args.c + ((training ? d.slot(t + 1) : 0) + row) * d.H + unit, 1);
-      }
+      const Index at = row * d.H + (tile.first_block + u) * L;
+      __builtin_prefetch(step.h_new + at, 1);
+      if constexpr (CellMath::kHasCellState) __builtin_prefetch(step.c_new + at, 1);
     }
   }
 

@@ -354,6 +354,11 @@ RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const
 template <int P, class Body>
 RNNFAST_INLINE void for_each_tile(Index rows, Range blocks, bool backwards, const Body& body) {
   if (rows <= 0 || blocks.size() <= 0) return;
+  if (rows == 1 && blocks.size() == 1) {
+    // Of small layers a division takes as long as a good part of the products.
+    body(TileRange{0, 1, blocks.first, 1});
+    return;
+  }
   const auto tiles_of = [rows](Index height) { return rows <= height ? 1 : (rows + height - 1) / height; };
   const Index height = tiles_of(tiles_of(kWholeRows<P>));
   const auto widest = static_cast<std::uint32_t>(blocks_at_once(static_cast<int>(height), P));
