@@ -233,7 +233,8 @@ class Forward {
   /// the way of the pre-activations through memory, but reads w_ih at every step, which one or two rows do not repay.
   /// The bits are the same.
   bool sum_at_once(Index rows) const {
-    return d.T == 1 || d.slots != nullptr || rows > 2 || d.I <= 2 + 64 * (rows - 1);
+    const Index few_inputs = rows == 2 ? 64 : kIsAvx2 ? 16 : 2;
+    return d.T == 1 || d.slots != nullptr || rows > 2 || d.I <= few_inputs;
   }
 
   /// One thread's part of the given steps.
