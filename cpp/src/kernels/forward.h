@@ -252,7 +252,8 @@ class Forward {
         if (rows.size() > 0) {
           const Step step = step_at(t, rows.first, gates);
           pack.for_each_tile_of(rows.size(), part.blocks, (t % 2 == 1) != args.last_units_first,
-                                [&]<int V>(const TileRange& tile) { advance<V>(tile, step, at_once); });
+                                [&]<int V>(const TileRange& tile)
+                                    __attribute__((always_inline)) { advance<V>(tile, step, at_once); });
         }
         if (barrier != nullptr) barrier->wait();
       }
@@ -292,7 +293,7 @@ class Forward {
   /// One time step of one tile: sums what is missing of the pre-activations, all of them or w_hh h[t-1], and computes
   /// the cell.
   template <int V>
-  void advance(const TileRange& tile, const Step& step, bool at_once) const {
+  RNNFAST_INLINE void advance(const TileRange& tile, const Step& step, bool at_once) const {
     static_assert(kMaxRows<V> * kPlanes <= Accumulators<Real>::kSize / L);
     Accumulators<Real> acc;
     const Real* x[kMaxRows<V>];

@@ -174,7 +174,7 @@ struct ForwardPack {
     const bool has_narrow = P > 1 && some.last > full_blocks;
     if (has_narrow && backwards) for_each_narrow_tile(rows, body);
     for_each_tile<P>(rows, P > 1 ? intersection(some, {0, full_blocks}) : some, backwards,
-                     [&](const TileRange& tile) { body.template operator()<P>(tile); });
+                     [&](const TileRange& tile) __attribute__((always_inline)) { body.template operator()<P>(tile); });
     if (has_narrow && !backwards) for_each_narrow_tile(rows, body);
   }
 

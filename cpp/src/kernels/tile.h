@@ -354,8 +354,9 @@ RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const
 template <int P, class Body>
 RNNFAST_INLINE void for_each_tile(Index rows, Range blocks, bool backwards, const Body& body) {
   if (rows <= 0 || blocks.size() <= 0) return;
+  // One row, and one block of it, are compiled for themselves and need no division: in small layers, loops that turn
+  // once take as long as a good part of the products.
   if (rows == 1 && blocks.size() == 1) {
-    // Of small layers a division takes as long as a good part of the products.
     body(TileRange{0, 1, blocks.first, 1});
     return;
   }
@@ -363,18 +364,23 @@ RNNFAST_INLINE void for_each_tile(Index rows, Range blocks, bool backwards, cons
   const Index height = tiles_of(tiles_of(kWholeRows<P>));
   const auto widest = static_cast<std::uint32_t>(blocks_at_once(static_cast<int>(height), P));
   const auto count = static_cast<std::uint32_t>(blocks.size());  // divides faster than an Index
-  const std::uint32_t groups = (count + widest - 1) / widest;
-  const std::uint32_t width = count / groups;
-  const Index wider = count % groups;  // groups that have one block more
+  const std::uint32_t groups = count <= widest ? 1 : (count + widest - 1) / widest;
+  const std::uint32_t width = groups == 1 ? count : count / groups;
+  const Index wider = count - groups * width;  // groups that have one block more
   for (Index number = 0; number < groups; ++number) {
     const Index group = backwards ? groups - 1 - number : number;
     const Index block = blocks.first + group * width + least(group, wider);
     const Index U = width + (group < wider ? 1 : 0);
+    if (rows == 1) {
+      body(TileRange{0, 1, block, U});
+      continue;
+    }
     const Index tiles = tiles_of(rows_at_once<P>(static_cast<int>(U)));
-    for (Index tile = 0; tile < tiles; tile += kTilesTogether<P>) {
-      const Index first = rows * tile / tiles;
-      const Index last = rows * least(tile + kTilesTogether<P>, tiles) / tiles;
+    Index first = 0;
+    for (Index tile = kTilesTogether<P>; first < rows; tile += kTilesTogether<P>) {
+      const Index last = tile < tiles ? rows * tile / tiles : rows;
       body(TileRange{first, last - first, block, U});
+      first = last;
     }
   }
 }
