@@ -250,7 +250,7 @@ MUTANTS = (
         "backward-no-dy-at-last-step",
         BACKWARD,
         "if (args.dy != nullptr) dh_row = dh_row",
-        "if (args.dy != nullptr && t + 1 < d.T) dh_row = dh_row",
+        "if (args.dy != nullptr && step.row + d.N < d.row(d.T)) dh_row = dh_row",
         "the last step's own gradient is ignored",
     ),
     Mutant(
@@ -284,8 +284,8 @@ MUTANTS = (
     Mutant(
         "backward-h-for-h-prev",
         BACKWARD,
-        "h_prev = load_lanes(args.h + before + at, width)",
-        "h_prev = load_lanes(args.h + after + at, width)",
+        "h_prev = load_lanes(step.h_prev + at, width)",
+        "h_prev = load_lanes(step.h + at, width)",
         "h[t] for h[t-1] in the cell's derivative",
     ),
     Mutant(
@@ -939,8 +939,8 @@ MUTANTS = (
     Mutant(
         "places-of-dy",
         BACKWARD,
-        "const Index given = d.place(d.row(t) + first_row + r) * d.H + unit;",
-        "const Index given = (d.row(t) + first_row + r) * d.H + unit;",
+        "const Index given = d.place(step.row + row) * d.H + unit;",
+        "const Index given = (step.row + row) * d.H + unit;",
         "a ragged batch reads dL/dy as if it stood in order",
     ),
     Mutant(

@@ -55,8 +55,8 @@ class Backward {
     const WeightGrad<CellMath, Real> weight_grad = self.weight_grad({0, 1});
     const Index blocks = blocks_of<Real>(d.H);
     parallel(team, members, [&](int member) {
-      for_each_tile<1>(d.N, share(blocks, member, members),
-                       [&](const TileRange& tile) { self.retreat(tile, 0, 0, false); });
+      const Step only = self.step_at(0);
+      for_each_tile<1>(d.N, share(blocks, member, members), [&](const TileRange& tile) { self.start(tile, 0, only); });
       weight_grad.pack(0, member, members);
     });
     parallel(team, members, [&](int member) {
@@ -75,8 +75,8 @@ class Backward {
       if (!CellMath::kPassesStateOn) clear_rows(dh, d.N, columns_of<Real>(of_dh, d.H));
       if (args.dx != nullptr) clear_rows(dx, d.N, columns_of<Real>(of_dx, d.I));
       for (int p = 0; p < CellMath::kProducts; ++p) {
-        const RowsIn<Real> of_h{self.da(0, 0) + (CellMath::kRecurrentPlane + p) * d.H, self.gradients.stride};
-        const RowsIn<Real> of_x{self.da(0, 0) + (CellMath::kInputPlane + p) * d.H, self.gradients.stride};
+        const RowsIn<Real> of_h{self.gradients[0] + (CellMath::kRecurrentPlane + p) * d.H, self.gradients.stride};
+        const RowsIn<Real> of_x{self.gradients[0] + (CellMath::kInputPlane + p) * d.H, self.gradients.stride};
         add_products(args.raw->w_hh + CellMath::kRecurrentGate[p] * d.H * d.H, d.H, of_h, dh, of_dh);
         if (args.dx != nullptr) {
           add_products(args.raw->w_ih + CellMath::kInputGate[p] * d.H * d.I, d.I, of_x, dx, of_dx);
@@ -109,45 +109,69 @@ class Backward {
     return most(part_work_size<Real>(d.I), part_work_size<Real>(d.H));
   }
 
-  Real* da(Index t, Index row) const { return gradients[d.row(t) + row]; }
-  const Real* gates(Index t, Index row) const { return args.gates + (d.row(t) + row) * kPlanes * d.H; }
+  /// Where one step reads and writes. Pointers are to the first row of the batch.
+  struct Step {
+    Index row;  // of dy and dcells, before it is placed
+    const Real* gates;   // null if none are kept
+    const Real* h_prev;
+    const Real* h;
+    const Real* c_prev;  // null without cell states, like c
+    const Real* c;
+    Real* da;
+  };
+
+  Step step_at(Index t) const {
+    const Index row = d.row(t);
+    const Index before = d.slot(t) * d.H;
+    const Index after = d.slot(t + 1) * d.H;
+    Step step{.row = row,
+              .gates = nullptr,
+              .h_prev = args.h + before,
+              .h = args.h + after,
+              .c_prev = nullptr,
+              .c = nullptr,
+              .da = gradients[row]};
+    if constexpr (CellMath::kKeepsGates) step.gates = args.gates + row * kPlanes * d.H;
+    if constexpr (CellMath::kHasCellState) {
+      step.c_prev = args.c + before;
+      step.c = args.c + after;
+    }
+    return step;
+  }
 
   /// Steps last-1 .. first of one thread's part: da, and dL/dh, dL/dc before `first`.
   void run_part(Index first, Index last, const Part& part, Barrier* barrier) const {
     const Index begin = part.rows.first;
+    Step steps[2] = {};  // by t % 2: not copied, since a copy that is read at once waits for its own writes
     for (Index t = last - 1; t >= first; --t) {
+      const Step& next = steps[(t + 1) % 2];
+      Step& step = steps[t % 2];
+      step = step_at(t);
       const Range rows = intersection(part.rows, {0, d.rows(t)});
       // Rows whose gradient comes through the next step; for the others it stands in args.dh.
       const Range inner = t + 1 < last ? intersection(rows, {0, d.rows(t + 1)}) : Range{begin, begin};
-      for_rows(rows, inner, part.blocks, t % 2 == 1,
-               [&](const TileRange& tile, Index first_row, bool through) { retreat(tile, t, first_row, through); });
+      const Index through = most<Index>(0, inner.size());
+      const bool last_units_first = t % 2 == 1;
+      for_each_tile<1>(through, part.blocks, last_units_first,
+                       [&](const TileRange& tile)
+                           __attribute__((always_inline)) { retreat(tile, rows.first, step, next); });
+      for_each_tile<1>(rows.size() - through, part.blocks, last_units_first,
+                       [&](const TileRange& tile) { start(tile, rows.first + through, step); });
       if (barrier != nullptr) barrier->wait();
     }
     const Range rows = intersection(part.rows, {0, d.rows(first)});
     if (rows.size() > 0) {
-      for_each_tile<1>(rows.size(), part.blocks, [&](const TileRange& tile) { pass_on(tile, first, begin); });
+      for_each_tile<1>(rows.size(), part.blocks,
+                       [&](const TileRange& tile) { pass_on(tile, begin, steps[first % 2]); });
     }
   }
 
-  /// Tiles of the rows of `inner`, which are the first of `rows`, and then of the others.
-  template <class Body>
-  static RNNFAST_INLINE void for_rows(Range rows, Range inner, Range blocks, bool backwards, const Body& body) {
-    const Index through = inner.size() > 0 ? inner.size() : 0;
-    if (through > 0) {
-      for_each_tile<1>(through, blocks, backwards, [&](const TileRange& tile) { body(tile, rows.first, true); });
-    }
-    if (rows.size() > through) {
-      for_each_tile<1>(rows.size() - through, blocks, backwards,
-                       [&](const TileRange& tile) { body(tile, rows.first + through, false); });
-    }
-  }
-
-  /// acc = dL/dh of the step before t, through step t: what passed the gates of t by, then da[t] w_hh.
-  void gradient_through_gates(const TileRange& tile, Index t, Index first_row, Accumulators<Real>& acc) const {
+  /// acc = dL/dh of the step before `step`, through it: what passed its gates by, then da w_hh.
+  void gradient_through_gates(const TileRange& tile, Index first_row, const Step& step, Accumulators<Real>& acc) const {
     const Real* from[kMaxRows<1>];
     for (Index r = 0; r < tile.rows; ++r) {
       const Index row = first_row + tile.first_row + r;
-      from[r] = da(t, row) + CellMath::kRecurrentPlane * d.H;
+      from[r] = step.da + row * gradients.stride + CellMath::kRecurrentPlane * d.H;
       if constexpr (!CellMath::kPassesStateOn) continue;
       for (Index u = 0; u < tile.blocks; ++u) {
         const Index unit = (tile.first_block + u) * L;
@@ -158,84 +182,92 @@ class Backward {
     multiply<1>(tile, acc.data, 1, start, from, pack.w_hh);
   }
 
-  /// The derivative of step t. `inner`: dL/dh[t] comes through step t + 1; otherwise it stands in args.dh.
-  void retreat(const TileRange& tile, Index t, Index first_row, bool inner) const {
+  /// The derivative of a step, whose dL/dh comes through the next one.
+  RNNFAST_INLINE void retreat(const TileRange& tile, Index first_row, const Step& step, const Step& next) const {
     Accumulators<Real> acc;
-    if (inner) {
-      for (Index r = 0; r < tile.rows; ++r) prefetch_step(t, first_row + tile.first_row + r, tile);
-      gradient_through_gates(tile, t + 1, first_row, acc);
-    }
-    for (Index u = 0; u < tile.blocks; ++u) {
+    for (Index r = 0; r < tile.rows; ++r) prefetch_operands(step, first_row + tile.first_row + r, tile);
+    gradient_through_gates(tile, first_row, next, acc);
+    differentiate_units(tile, first_row, step, acc.data, tile.blocks * L);
+  }
+
+  /// The derivative of a step whose dL/dh stands in args.dh.
+  void start(const TileRange& tile, Index first_row, const Step& step) const {
+    const Index at = (first_row + tile.first_row) * d.H + tile.first_block * L;
+    differentiate_units(tile, first_row, step, args.dh + at, d.H);
+  }
+
+  RNNFAST_INLINE void differentiate_units(const TileRange& tile, Index first_row, const Step& step, const Real* dh,
+                                          Index dh_stride) const {
+    for (Index u = 0; u < tile.blocks; ++u, dh += L) {
       const Index unit = (tile.first_block + u) * L;
-      const Real* dh = inner ? acc.at(tile, 0, u, 1) : args.dh + (first_row + tile.first_row) * d.H + unit;
-      const Index stride = inner ? tile.blocks * L : d.H;
       if (d.H - unit >= L) {
-        differentiate<true>(dh, stride, tile.rows, t, first_row + tile.first_row, unit);
+        differentiate<true>(dh, dh_stride, tile.rows, step, first_row + tile.first_row, unit);
       } else {
-        differentiate<false>(dh, stride, tile.rows, t, first_row + tile.first_row, unit);
+        differentiate<false>(dh, dh_stride, tile.rows, step, first_row + tile.first_row, unit);
       }
     }
   }
 
-  /// What differentiate() will read and write, fetched while the products are summed.
-  RNNFAST_INLINE void prefetch_step(Index t, Index row, const TileRange& tile) const {
+  /// What differentiate() will read, fetched while the products are summed.
+  RNNFAST_INLINE void prefetch_operands(const Step& step, Index row, const TileRange& tile) const {
     for (Index u = 0; u < tile.blocks; ++u) {
       const Index unit = (tile.first_block + u) * L;
+      const Index at = row * d.H + unit;
       if (CellMath::kKeepsGates) {
-        for (int plane = 0; plane < kPlanes; ++plane) __builtin_prefetch(gates(t, row) + plane * d.H + unit);
+        for (int plane = 0; plane < kPlanes; ++plane) {
+          __builtin_prefetch(step.gates + (row * kPlanes + plane) * d.H + unit);
+        }
       }
-      if (args.dy != nullptr) __builtin_prefetch(args.dy + d.place(d.row(t) + row) * d.H + unit);
+      if (args.dy != nullptr) __builtin_prefetch(args.dy + d.place(step.row + row) * d.H + unit);
       // Of the hidden states around a step, cells without cell state need one.
       if (CellMath::kHasCellState) {
-        __builtin_prefetch(args.c + (d.slot(t) + row) * d.H + unit);
+        __builtin_prefetch(step.c_prev + at);
       } else {
-        __builtin_prefetch(args.h + (d.slot(CellMath::kPassesStateOn ? t : t + 1) + row) * d.H + unit);
+        __builtin_prefetch((CellMath::kPassesStateOn ? step.h_prev : step.h) + at);
       }
     }
   }
 
-  /// The derivative of some rows and one block of units at step t; dL/dh without dy is in dh, rows dh_stride apart. Not
-  /// inlined, so that the constants of the activations stay in registers from row to row.
+  /// The derivative of some rows and one block of units; dL/dh without dy is in dh, rows dh_stride apart. Not inlined,
+  /// so that the constants of the activations stay in registers from row to row.
   template <bool Full>
-  __attribute__((noinline)) void differentiate(const Real* dh, Index dh_stride, Index rows, Index t, Index first_row,
-                                               Index unit) const {
+  __attribute__((noinline)) void differentiate(const Real* dh, Index dh_stride, Index rows, const Step& step,
+                                               Index first_row, Index unit) const {
     const Index width = Full ? L : d.H - unit;
-    const Index before = (d.slot(t) + first_row) * d.H + unit;
-    const Index after = (d.slot(t + 1) + first_row) * d.H + unit;
-    const Index state = first_row * d.H + unit;
     for (Index r = 0; r < rows; ++r, dh += dh_stride) {
-      const Index at = r * d.H;
-      const Index given = d.place(d.row(t) + first_row + r) * d.H + unit;
+      const Index row = first_row + r;
+      const Index at = row * d.H + unit;
+      const Index given = d.place(step.row + row) * d.H + unit;
       Vec<Real> dh_row = load_lanes(dh, width);
       if (args.dy != nullptr) dh_row = dh_row + load_lanes(args.dy + given, width);
-      const Vec<Real> h_prev = load_lanes(args.h + before + at, width);
-      const Vec<Real> h = load_lanes(args.h + after + at, width);
+      const Vec<Real> h_prev = load_lanes(step.h_prev + at, width);
+      const Vec<Real> h = load_lanes(step.h + at, width);
       Vec<Real> planes[kPlanes];
       if constexpr (CellMath::kKeepsGates) {
-        const Real* kept = gates(t, first_row + r) + unit;
+        const Real* kept = step.gates + row * kPlanes * d.H + unit;
         for (int plane = 0; plane < kPlanes; ++plane) planes[plane] = load_lanes(kept + plane * d.H, width);
       }
       Vec<Real> c_prev{};
       Vec<Real> c{};
       Vec<Real> carry{};
       if constexpr (CellMath::kHasCellState) {
-        c_prev = load_lanes(args.c + before + at, width);
-        c = load_lanes(args.c + after + at, width);
-        carry = load_lanes(args.dc + state + at, width);
+        c_prev = load_lanes(step.c_prev + at, width);
+        c = load_lanes(step.c + at, width);
+        carry = load_lanes(args.dc + at, width);
         if (args.dcells != nullptr) carry = carry + load_lanes(args.dcells + given, width);
       }
       CellMath::template derivative<Real>(planes, dh_row, h_prev, h, c_prev, c, carry);
-      if constexpr (CellMath::kHasCellState) store_lanes(args.dc + state + at, carry, width);
-      if constexpr (CellMath::kPassesStateOn) store_lanes(args.dh + state + at, carry, width);
-      Real* const to = da(t, first_row + r) + unit;
+      if constexpr (CellMath::kHasCellState) store_lanes(args.dc + at, carry, width);
+      if constexpr (CellMath::kPassesStateOn) store_lanes(args.dh + at, carry, width);
+      Real* const to = step.da + row * gradients.stride + unit;
       for (int plane = 0; plane < kPlanes; ++plane) store_lanes(to + plane * d.H, planes[plane], width);
     }
   }
 
-  /// args.dh = dL/dh before step t.
-  void pass_on(const TileRange& tile, Index t, Index first_row) const {
+  /// args.dh = dL/dh before a step.
+  void pass_on(const TileRange& tile, Index first_row, const Step& step) const {
     Accumulators<Real> acc;
-    gradient_through_gates(tile, t, first_row, acc);
+    gradient_through_gates(tile, first_row, step, acc);
     for (Index r = 0; r < tile.rows; ++r) {
       for (Index u = 0; u < tile.blocks; ++u) {
         const Index unit = (tile.first_block + u) * L;
