@@ -923,3 +923,18 @@ def test_private_set_isa_refuses_what_it_does_not_know():
         with pytest.raises((TypeError, ValueError, RuntimeError)):
             _core.set_isa(name)
     assert rf.build_info()["isa"] in rf.build_info()["isas"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])
+def test_native_byte_order_may_be_spelt_out(cell, dtype):
+    """NumPy marks such arrays apart from those of its own making, whose numbers are the same."""
+    layer = getattr(rf, cell)(I, H, dtype=dtype, seed=0)
+    x = np.random.default_rng(0).standard_normal((T, N, I)).astype(dtype)
+    spelt = x.byteswap().view(x.dtype.newbyteorder()).byteswap().view(x.dtype.newbyteorder().newbyteorder())
+    assert spelt.dtype == x.dtype and np.array_equal(spelt, x)
+    assert_same_bits(layer(spelt)[0], layer(x)[0], "y")
+    assert_same_bits(layer.stream(N).step(spelt[0]), layer(x)[0][0], "y of a step")
+    y, _, tape = layer.forward(spelt)
+    assert_same_bits(layer.backward(tape, y).x, layer.backward(layer.forward(x)[-1], y).x, "dx")
+    assert_same_bits(rf.Dense(I, 3, dtype=dtype, seed=0)(spelt), rf.Dense(I, 3, dtype=dtype, seed=0)(x), "dense")

@@ -46,7 +46,8 @@ inline py::array no_array() { return py::reinterpret_steal<py::array>(py::handle
 template <class Real>
 bool holds(const py::array& array) {
   const py::dtype type = array.dtype();
-  return type.num() == py::dtype::num_of<Real>() && type.byteorder() == '=';
+  const bool is_plainly = type.num() == py::dtype::num_of<Real>() && type.byteorder() == '=';
+  return is_plainly || py::isinstance<py::array_t<Real>>(array);  // which takes as long as a good part of a small step
 }
 
 template <class Real>

@@ -327,7 +327,7 @@ class OptionForwardCall : OptionCall<Real> {
   }
 
  private:
-  py::array h0_, c0_;
+  py::array h0_ = no_array(), c0_ = no_array();
 };
 
 struct OptionBackwardInputs {

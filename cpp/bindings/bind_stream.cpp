@@ -56,7 +56,7 @@ class Stream {
     Real* y = data<Real>(out);
     const Real* x_data = data<Real>(x);
     {
-      const WithoutGil unlocked(static_cast<double>(dims_.N) * weights_.multiply_adds());
+      const WithoutGil unlocked(static_cast<double>(dims_.N) * weights_.work_of_step());
       const std::lock_guard lock(mutex_);
       const CellKernels<Real>& k = weights_.kernels<Real>();
       Team team(num_threads());

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <algorithm>
+
 #include "bind.h"
 #include "weights.h"
 
@@ -36,7 +38,8 @@ void Weights::check(py::object& w_ih, py::object& w_hh) {
   if (dims_.I < 1) checker.value_error("w_ih has no columns; expected I >= 1 inputs");
   checker.shaped<Real>("w_ih", w_ih, {G * dims_.H, dims_.I}, "(G*H, I)", origin);
   if (b_ih_.is_none() != b_hh_.is_none()) checker.value_error("one of b_ih and b_hh is None; expected both or neither");
-  multiply_adds_ = static_cast<double>(input.size() + recurrent.size());
+  constexpr double kLeastWork = 500;  // 50 to 100 ns
+  work_of_step_ = std::max(kLeastWork, static_cast<double>(input.size() + recurrent.size()));
   w_ih_ = w_ih;
   w_hh_ = w_hh;
   pointers_[0] = input.data();

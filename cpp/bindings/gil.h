@@ -12,19 +12,21 @@
 
 namespace rnnfast::bindings {
 
-/// Drops the GIL for its lifetime, unless the work takes less time than dropping it.
+/// Drops the GIL for its lifetime, unless the work takes less time than dropping it: few multiply-adds, or as many as
+/// take the same time.
 ///
 /// A daemon thread that asks for the GIL while the interpreter is being torn down is ended by CPython before 3.14 by
 /// unwinding its stack, which a destructor may not allow. Such a thread waits here instead, until the process is gone.
 class WithoutGil {
  public:
   WithoutGil() : state_(PyEval_SaveThread()) {}
-  explicit WithoutGil(double multiply_adds) : state_(multiply_adds < kWorthDropping ? nullptr : PyEval_SaveThread()) {}
+  explicit WithoutGil(double work) : state_(work < kWorthDropping ? nullptr : PyEval_SaveThread()) {}
   ~WithoutGil() { take(); }
   WithoutGil(const WithoutGil&) = delete;
   WithoutGil& operator=(const WithoutGil&) = delete;
 
-  /// Lets Python handle signals: throws if a handler raised, such as KeyboardInterrupt's.
+  /// Lets Python handle signals: throws if a handler raised, such as KeyboardInterrupt's. A GIL that was kept is
+  /// dropped from then on.
   void let_python_interrupt() {
     take();
     const bool raised = PyErr_CheckSignals() != 0;

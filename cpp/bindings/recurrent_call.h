@@ -48,10 +48,10 @@ class ForwardCall {
 
   const Dims& dims() const { return call_.dims; }
   bool is_empty() const { return dims().row(dims().T) == 0; }
-  double multiply_adds() const { return weights_.multiply_adds() * static_cast<double>(dims().row(dims().T)); }
+  double work() const { return weights_.work_of_step() * static_cast<double>(dims().row(dims().T)); }
   Index segment() const { return steps_between_signals(dims().N, k_.gates_per_unit * dims().H, dims().I + dims().H); }
 
-  /// Without the GIL, before run() on so many threads.
+  /// Before run() on so many threads; needs no GIL.
   void prepare(Team& team, int threads) {
     parameters_ = weights_.parameters<Real>();
     args_.raw = &parameters_;
@@ -138,7 +138,7 @@ class BackwardCall {
 
   const Dims& dims() const { return call_.dims; }
   bool is_empty() const { return dims().row(dims().T) == 0; }
-  double multiply_adds() const { return 3 * weights_.multiply_adds() * static_cast<double>(dims().row(dims().T)); }
+  double work() const { return 3 * weights_.work_of_step() * static_cast<double>(dims().row(dims().T)); }
   /// First step of the piece that ends at `last`.
   Index cut(Index last) const {
     const Index segment = steps_between_signals(dims().N, 3 * k_.gates_per_unit * dims().H, dims().I + dims().H);

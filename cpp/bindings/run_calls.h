@@ -39,7 +39,7 @@ void run_alone(BackwardCall<Real>& call, Team& team, WithoutGil& unlocked) {
 template <class Call>
 void run_on_all_threads(Call& call) {
   if (call.is_empty()) return;
-  WithoutGil unlocked(call.multiply_adds());
+  WithoutGil unlocked(call.work());
   Team team(num_threads());
   run_alone(call, team, unlocked);
 }

@@ -68,8 +68,8 @@ class Weights {
 
   void invalidate() { version_.fetch_add(1); }
 
-  /// Packed weights of the instruction set in use. Call without the GIL: packing may take a while. The buffer stays
-  /// as it is for as long as the caller holds it.
+  /// Packed weights of the instruction set in use; needs no GIL. The buffer stays as it is for as long as the caller
+  /// holds it.
   template <class Real>
   SharedBuffer forward_pack(Team& team);
   template <class Real>
@@ -92,8 +92,8 @@ class Weights {
   LayerDims dims() const { return dims_; }
   bool is_double() const { return is_double_; }
   bool has_bias() const { return !b_ih_.is_none(); }
-  /// Of one step of one sequence, forward.
-  double multiply_adds() const { return multiply_adds_; }
+  /// Multiply-adds of one step of one sequence, forward, or as many as take the time that a step of any size takes.
+  double work_of_step() const { return work_of_step_; }
 
   template <class Real>
   const CellKernels<Real>& kernels() const {
@@ -110,7 +110,7 @@ class Weights {
   Cell cell_;
   LayerDims dims_{};
   bool is_double_ = false;
-  double multiply_adds_ = 0;
+  double work_of_step_ = 0;
   py::object w_ih_, w_hh_, b_ih_, b_hh_;
   // Addresses, so that packing needs no Python object and hence no GIL.
   const void* pointers_[4] = {};

@@ -56,7 +56,8 @@ class Backward {
     const Index blocks = blocks_of<Real>(d.H);
     parallel(team, members, [&](int member) {
       const Step only = self.step_at(0);
-      for_each_tile<1>(d.N, share(blocks, member, members), [&](const TileRange& tile) { self.start(tile, 0, only); });
+      for_each_tile<1>(d.N, share(blocks, member, members),
+                       [&](const TileRange& tile) { self.retreat_from_end(tile, 0, only); });
       weight_grad.pack(0, member, members);
     });
     parallel(team, members, [&](int member) {
@@ -156,7 +157,7 @@ class Backward {
                        [&](const TileRange& tile)
                            __attribute__((always_inline)) { retreat(tile, rows.first, step, next); });
       for_each_tile<1>(rows.size() - through, part.blocks, last_units_first,
-                       [&](const TileRange& tile) { start(tile, rows.first + through, step); });
+                       [&](const TileRange& tile) { retreat_from_end(tile, rows.first + through, step); });
       if (barrier != nullptr) barrier->wait();
     }
     const Range rows = intersection(part.rows, {0, d.rows(first)});
@@ -190,8 +191,8 @@ class Backward {
     differentiate_units(tile, first_row, step, acc.data, tile.blocks * L);
   }
 
-  /// The derivative of a step whose dL/dh stands in args.dh.
-  void start(const TileRange& tile, Index first_row, const Step& step) const {
+  /// The derivative of a step that has no next one here: dL/dh stands in args.dh.
+  void retreat_from_end(const TileRange& tile, Index first_row, const Step& step) const {
     const Index at = (first_row + tile.first_row) * d.H + tile.first_block * L;
     differentiate_units(tile, first_row, step, args.dh + at, d.H);
   }

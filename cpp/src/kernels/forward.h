@@ -121,6 +121,7 @@ class Forward {
     }
     const Panels<Real> inputs{x, d.I, d.I * L};
     const Panels<Real> states{h, self.starts_from_zero ? 0 : d.H, d.H * L};
+    const Step only = self.step_at(0, 0, self.gate_rows(0, {0, d.N}, nullptr));
     parallel(team, members, [&](int member) {
       Real* const sums = h + blocks * L * d.H + member * block_both_ways_size(d);
       Real* const acc = sums + blocks * L * L;
@@ -130,8 +131,7 @@ class Forward {
           self.sum_plane(plane, block, inputs, states, sums);
           transpose(acc + plane * L, kPlanes * L, sums, blocks * L, lanes_left<Real>(block * L, d.H), d.N);
         }
-        self.finish_units(acc, L, {0, d.N, block, 1}, block * L,
-                          self.step_at(0, 0, self.gate_rows(0, {0, d.N}, nullptr)));
+        self.finish_units(acc, L, {0, d.N, block, 1}, block * L, only);
       }
     });
   }
@@ -206,7 +206,7 @@ class Forward {
     Real* h_new;
     const Real* c_prev;  // null without cell states, like c_new
     Real* c_new;
-    Real* gates;
+    Real* gates;  // pre-activations before
     Index gates_size;  // from row to row
     const Panels<Real>* w_hh;
   };
@@ -233,7 +233,7 @@ class Forward {
   /// the way of the pre-activations through memory, but reads w_ih at every step, which one or two rows do not repay.
   /// The bits are the same.
   bool sum_at_once(Index rows) const {
-    const Index few_inputs = rows == 2 ? 64 : kIsAvx2 ? 16 : 2;
+    const Index few_inputs = rows == 2 ? 66 : kIsAvx2 ? 16 : 2;
     return d.T == 1 || d.slots != nullptr || rows > 2 || d.I <= few_inputs;
   }
 

@@ -354,8 +354,8 @@ RNNFAST_INLINE void multiply(const TileRange& tile, Real* acc, int planes, const
 template <int P, class Body>
 RNNFAST_INLINE void for_each_tile(Index rows, Range blocks, bool backwards, const Body& body) {
   if (rows <= 0 || blocks.size() <= 0) return;
-  // One row, and one block of it, are compiled for themselves and need no division: in small layers, loops that turn
-  // once take as long as a good part of the products.
+  // One row is compiled for itself, and so is one block of it, which needs no division: in small layers, loops that
+  // turn once take as long as a good part of the products.
   if (rows == 1 && blocks.size() == 1) {
     body(TileRange{0, 1, blocks.first, 1});
     return;
