@@ -68,6 +68,7 @@ MATH, VEC = "cpp/src/simd/math.h", "cpp/src/simd/vec.h"
 OPTIM, LOSS, BIND_OPTIM = "cpp/src/kernels/optim.h", "cpp/src/kernels/loss.h", "cpp/bindings/bind_optim.cpp"
 CALL, RUN_CALLS = "cpp/bindings/recurrent_call.h", "cpp/bindings/run_calls.h"
 STREAM, WEIGHTS = "cpp/bindings/bind_stream.cpp", "cpp/bindings/weights.h"
+ARRAYS = "cpp/bindings/arrays.h"
 
 
 @dataclass(frozen=True)
@@ -268,6 +269,13 @@ MUTANTS = (
         "the first step of a chunk is not differentiated",
     ),
     Mutant(
+        "backward-through-itself",
+        BACKWARD,
+        "const Step& next = steps[(t + 1) % 2];",
+        "const Step& next = steps[t % 2];",
+        "a step takes the gradient that comes through itself, not through the next one",
+    ),
+    Mutant(
         "backward-no-dh0",
         BACKWARD,
         "{ pass_on(",
@@ -440,6 +448,13 @@ MUTANTS = (
         "many rows: the same",
     ),
     Mutant(
+        "tile-one-row-first-blocks",
+        TILE,
+        "body(TileRange{0, 1, block, U});",
+        "body(TileRange{0, 1, blocks.first, U});",
+        "a single row gets its first blocks of units again and again",
+    ),
+    Mutant(
         "pack-transpose-lanes",
         PACK,
         "((J & Step) == 0 ? J + Step : L + J)",
@@ -551,6 +566,13 @@ MUTANTS = (
         "float64 loses its last digits",
     ),
     # Bindings: what surrounds the kernels.
+    Mutant(
+        "other-byte-order",
+        ARRAYS,
+        "type.num() == py::dtype::num_of<Real>() && type.byteorder() == '=';",
+        "type.num() == py::dtype::num_of<Real>();",
+        "numbers in the other byte order are taken for this machine's",
+    ),
     Mutant("stale-pack", WEIGHTS, " && version_ == version", "", "new parameters, old packed weights"),
     Mutant("pack-of-other-isa", WEIGHTS, " && isa_ == isa", "", "weights packed for another instruction set are read"),
     Mutant(
