@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "rnnfast/threads.h"
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -21,6 +22,8 @@ namespace rnnfast {
 namespace {
 
 constexpr int kSpins = 1000;  // some tens of microseconds
+constexpr double kMultiplyAddsASpin = 5000;  // that one thread makes in ten times as long
+constexpr double kMostPatience = 5e5;         // some 10 ms
 
 void pause() {
 #if defined(__x86_64__)
@@ -95,12 +98,13 @@ class Pool {
     held_.unlock();
   }
 
-  bool assemble(int members) {
+  bool assemble(int members, double multiply_adds) {
     wake();
-    for (int spins = 0; spins < kSpins; ++spins) {
+    const double patience = kSpins + std::min(multiply_adds / kMultiplyAddsASpin, kMostPatience);
+    for (int spins = 0; spins < patience; ++spins) {
       if (present_.load(std::memory_order_acquire) >= members - 1) return true;
       // A worker that woke on this core waits for it; once it runs it goes elsewhere.
-      if (spins == kSpins / 4) std::this_thread::yield();
+      if (spins % kSpins == kSpins / 4) std::this_thread::yield();
       pause();
     }
     return false;
@@ -300,7 +304,9 @@ void Team::run(int members, void (*body)(void*, int), void* context) noexcept {
   }
 }
 
-bool Team::assemble(int members) noexcept { return members <= 1 || (members <= size_ && pool().assemble(members)); }
+bool Team::assemble(int members, double multiply_adds) noexcept {
+  return members <= 1 || (members <= size_ && pool().assemble(members, multiply_adds));
+}
 
 void Barrier::wait() noexcept {
   if (members_ == 1) return;

@@ -39,8 +39,9 @@ class Team {
   void run(int members, void (*body)(void*, int), void* context) noexcept;
 
   /// Whether as many threads are awake as `members` that wait for each other in run() need. Waits for them for some
-  /// tens of microseconds; they stay awake as long as the team lives.
-  bool assemble(int members) noexcept;
+  /// tens of microseconds, and longer the more multiply-adds there are: up to a tenth of the time that one thread would
+  /// take for them. They stay awake as long as the team lives.
+  bool assemble(int members, double multiply_adds) noexcept;
 
  private:
   int size_ = 1;

@@ -17,7 +17,8 @@ Split option_split(const OptionCell& cell, const Dims& d, Index weights, Team& t
   const Split split = Split::choose<Real>(d, static_cast<int>(cell.gates()), team.size());
   if (!split.by_units) return split;
   const bool pays = 2 * d.N <= team.size() && static_cast<double>(d.N * weights) >= Split::kWorthBarrier;
-  if (pays && team.assemble(split.threads)) return split;
+  const double multiply_adds = static_cast<double>(d.row(d.T) * weights);
+  if (pays && team.assemble(split.threads, multiply_adds)) return split;
   return {static_cast<int>(least<Index>(d.N, team.size())), false};
 }
 

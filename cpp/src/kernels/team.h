@@ -72,7 +72,9 @@ struct Split {
   }
 
   /// The same if the threads that have to wait for each other are there, else one thread.
-  Split confirmed(Team& team) const { return by_units && !team.assemble(threads) ? Split{1, false} : *this; }
+  Split confirmed(Team& team, double multiply_adds) const {
+    return by_units && !team.assemble(threads, multiply_adds) ? Split{1, false} : *this;
+  }
 
   /// A member's part of some steps.
   Part part(const Dims& d, StepRange steps, Index blocks, int member) const {
