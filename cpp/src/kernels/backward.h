@@ -23,8 +23,8 @@ class Backward {
       run_unpacked(d, args, team);
       return;
     }
-    const double multiply_adds = Split::multiply_adds(d, CellMath::kProducts);
-    const Split split = Split::choose<Real>(d, CellMath::kProducts, team.size()).confirmed(team, multiply_adds);
+    constexpr int P = CellMath::kProducts;
+    const Split split = Split::choose<Real>(d, P, team.size()).confirmed(team, d, P, steps);
     const Index blocks = blocks_of<Real>(d.H);
     Barrier barrier(split.threads);
     const auto gates_of = [&](int member) { return share(kPlanes * d.H, member, split.threads); };

@@ -35,7 +35,7 @@ class Forward {
     // The units of a single step need nothing of each other.
     const bool waits = d.T > 1;
     Split split = choose(d, team.size());
-    if (waits) split = split.confirmed(team, Split::multiply_adds(d, P));
+    if (waits) split = split.confirmed(team, d, P, steps);
     const Forward self(d, args, training, chunk_steps(d, split), Pack({d.I, d.H}, args.packed));
     // Threads that share the rows share their pre-activations, too.
     const Index scratch = needs_scratch(training) && !split.by_units ? scratch_size(d, split) : 0;

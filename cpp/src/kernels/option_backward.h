@@ -17,10 +17,11 @@ class OptionBackward {
   static void run(const OptionCell& cell, const OptionParameters<Real>& parameters, const Dims& d,
                   const OptionBackwardArgs<Real>& args, StepRange steps, Team& team) {
     const OptionBackward self(cell, parameters, d, args);
-    const Split split = option_split<Real>(cell, d, self.pack.size, team);
+    const Split split = option_split<Real>(cell, d, steps, self.pack.size, team);
     Barrier barrier(split.threads);
     // Sums over rows are divided by parameters, so a single sequence has work for all threads.
-    const int members = Split::multiply_adds(d, static_cast<int>(cell.gates())) < kWorthWaking ? 1 : team.size();
+    const int members =
+        Split::multiply_adds(d, static_cast<int>(cell.gates()), {0, d.T}) < kWorthWaking ? 1 : team.size();
     const Index own = Scratch(cell, d, nullptr).size;
     const auto scratch = [&](int member) { return Scratch(cell, d, args.work + self.chunk.size + member * own); };
     for (Index last = steps.last; last > steps.first;) {

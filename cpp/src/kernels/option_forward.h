@@ -13,11 +13,11 @@ namespace rnnfast::RNNFAST_ISA {
 /// Sequences are divided among threads for all steps. Those that leave half of the threads without work are computed by
 /// all as one crew, if the products of a step, of so many weights, repay that they wait for each other.
 template <class Real>
-Split option_split(const OptionCell& cell, const Dims& d, Index weights, Team& team) {
+Split option_split(const OptionCell& cell, const Dims& d, StepRange steps, Index weights, Team& team) {
   const Split split = Split::choose<Real>(d, static_cast<int>(cell.gates()), team.size());
   if (!split.by_units) return split;
   const bool pays = 2 * d.N <= team.size() && static_cast<double>(d.N * weights) >= Split::kWorthBarrier;
-  const double multiply_adds = static_cast<double>(d.row(d.T) * weights);
+  const double multiply_adds = static_cast<double>((d.row(steps.last) - d.row(steps.first)) * weights);
   if (pays && team.assemble(split.threads, multiply_adds)) return split;
   return {static_cast<int>(least<Index>(d.N, team.size())), false};
 }
@@ -41,7 +41,7 @@ class OptionForward {
   static void run(const OptionCell& cell, const OptionParameters<Real>& parameters, const Dims& d,
                   const OptionForwardArgs<Real>& args, bool training, StepRange steps, Team& team) {
     const OptionForward self(cell, parameters, d, args, training);
-    const Split split = option_split<Real>(cell, d, self.pack.size, team);
+    const Split split = option_split<Real>(cell, d, steps, self.pack.size, team);
     const Index scratch = split.by_units ? 0 : work_size(cell, d, 1);
     Barrier barrier(split.threads);
     for (Index first = steps.first; first < steps.last;) {

@@ -55,7 +55,7 @@ struct Split {
 
   template <class Real>
   static Split choose(const Dims& d, int products, int available) {
-    const double all = multiply_adds(d, products);
+    const double all = multiply_adds(d, products, {0, d.T});
     const double step = all / static_cast<double>(d.T);
     const double rows_worth = d.N == 1 ? 2 : 1;  // a row alone waits for its weights as long as two take
     if (available == 1 || rows_worth * all < kWorthWaking) return {1, false};
@@ -65,15 +65,15 @@ struct Split {
     return {static_cast<int>(least<Index>(d.N, available)), false};
   }
 
-  /// Of all steps and sequences.
-  static double multiply_adds(const Dims& d, int products) {
-    const double rows = static_cast<double>(d.row(d.T));
+  /// Of some steps of all sequences.
+  static double multiply_adds(const Dims& d, int products, StepRange steps) {
+    const double rows = static_cast<double>(d.row(steps.last) - d.row(steps.first));
     return static_cast<double>(products) * rows * static_cast<double>(d.H) * static_cast<double>(d.I + d.H);
   }
 
-  /// The same if the threads that have to wait for each other are there, else one thread.
-  Split confirmed(Team& team, double multiply_adds) const {
-    return by_units && !team.assemble(threads, multiply_adds) ? Split{1, false} : *this;
+  /// The same if the threads that have to wait for each other in these steps are there, else one thread.
+  Split confirmed(Team& team, const Dims& d, int products, StepRange steps) const {
+    return by_units && !team.assemble(threads, multiply_adds(d, products, steps)) ? Split{1, false} : *this;
   }
 
   /// A member's part of some steps.

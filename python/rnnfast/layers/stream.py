@@ -30,10 +30,10 @@ class Stream:
             else _core.Stream(part.kernels.weights, batch)
             for part in layer._parts
         ]
-        stages = self._parts if layer._read_out is None else [*self._parts, _ReadOut(layer._read_out)]
+        read_out = layer._read_out
+        stages = self._parts if read_out is None else [*self._parts, _ReadOut(read_out)]
         # Bound here: to look up a method of the extension takes longer than to call this one.
         *self._steps_below, self._last_step = (stage.step for stage in stages)
-        read_out = layer._read_out
         self._shape = (batch, layer._output_size if read_out is None else len(read_out))
         if layer.learn_initial_state:
             self.reset()
