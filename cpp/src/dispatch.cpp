@@ -70,28 +70,15 @@ std::string names(const std::vector<Isa>& isas) {
 }
 
 template <class Real>
-const IsaKernels<Real>& table();
-
+const IsaKernels<Real>& table() {
+  switch (active_isa()) {
 #if defined(__x86_64__)
-#define RNNFAST_TABLE(REAL, NAME)            \
-  template <>                                \
-  const IsaKernels<REAL>& table<REAL>() {    \
-    switch (active_isa()) {                  \
-      case Isa::avx512: return avx512::NAME; \
-      case Isa::avx2: return avx2::NAME;     \
-      default: return baseline::NAME;        \
-    }                                        \
-  }
-#else
-#define RNNFAST_TABLE(REAL, NAME)         \
-  template <>                             \
-  const IsaKernels<REAL>& table<REAL>() { \
-    return baseline::NAME;                \
-  }
+    case Isa::avx512: return avx512::kernels<Real>();
+    case Isa::avx2: return avx2::kernels<Real>();
 #endif
-
-RNNFAST_TABLE(float, kFloatKernels)
-RNNFAST_TABLE(double, kDoubleKernels)
+    default: return baseline::kernels<Real>();
+  }
+}
 
 }  // namespace
 

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
-// The kernels for AVX2 and FMA. CMakeLists.txt sets the flags.
+// The kernels for AVX2 and FMA. CMakeLists.txt sets the flags and RNNFAST_REAL.
 #define RNNFAST_ISA avx2
 #include "kernels/table.h"
 
 namespace rnnfast::avx2 {
 
-constinit const IsaKernels<float> kFloatKernels = isa_kernels<float>();
-constinit const IsaKernels<double> kDoubleKernels = isa_kernels<double>();
+template const IsaKernels<RNNFAST_REAL>& kernels<RNNFAST_REAL>() noexcept;
 
 }  // namespace rnnfast::avx2

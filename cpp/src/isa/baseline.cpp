@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
 // The kernels for the instruction set every machine of the architecture has: SSE2 on x86-64, NEON on aarch64.
-// CMakeLists.txt sets the flags.
+// CMakeLists.txt sets the flags and RNNFAST_REAL.
 #define RNNFAST_ISA baseline
 #include "kernels/table.h"
 
 namespace rnnfast::baseline {
 
-constinit const IsaKernels<float> kFloatKernels = isa_kernels<float>();
-constinit const IsaKernels<double> kDoubleKernels = isa_kernels<double>();
+template const IsaKernels<RNNFAST_REAL>& kernels<RNNFAST_REAL>() noexcept;
 
 }  // namespace rnnfast::baseline

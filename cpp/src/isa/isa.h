@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What each instruction set's unit exports.
+// What the units of each instruction set export.
 #pragma once
 
 #include "rnnfast/dense.h"
@@ -33,17 +33,18 @@ struct IsaKernels {
   MachineLoops<Real> machine;
 };
 
+// Each is compiled in a unit of its own for every type, from isa/.
 namespace baseline {
-extern const IsaKernels<float> kFloatKernels;
-extern const IsaKernels<double> kDoubleKernels;
-}  // namespace baseline
+template <class Real>
+const IsaKernels<Real>& kernels() noexcept;
+}
 namespace avx2 {
-extern const IsaKernels<float> kFloatKernels;
-extern const IsaKernels<double> kDoubleKernels;
-}  // namespace avx2
+template <class Real>
+const IsaKernels<Real>& kernels() noexcept;
+}
 namespace avx512 {
-extern const IsaKernels<float> kFloatKernels;
-extern const IsaKernels<double> kDoubleKernels;
-}  // namespace avx512
+template <class Real>
+const IsaKernels<Real>& kernels() noexcept;
+}
 
 }  // namespace rnnfast
