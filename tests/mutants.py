@@ -842,9 +842,23 @@ MUTANTS = (
     Mutant(
         "unpacked-rest-of-columns",
         ROWS,
-        "Vec<Real> sum = load_lanes(to[r], width);",
+        "Vec<Real> sum = load_lanes(out[r] + unit, width);",
         "Vec<Real> sum{};",
         "few rows: what is in the last columns is forgotten",
+    ),
+    Mutant(
+        "unpacked-units-last-input",
+        ROWS,
+        "for (Index j = 0; j < width; ++j) {\n        for (int r = 0; r < R; ++r) total[r]",
+        "for (Index j = 0; j + 1 < width; ++j) {\n        for (int r = 0; r < R; ++r) total[r]",
+        "a single step of few rows: the last input is left out where inputs do not fill the lanes",
+    ),
+    Mutant(
+        "unpacked-units-gate",
+        FORWARD,
+        "w + (gate[p] * d.H + unit) * in.stride",
+        "w + (p * d.H + unit) * in.stride",
+        "a single step of few sequences of a GRU: gates take each other's recurrent weights",
     ),
     Mutant(
         "outer-row-not-added",

@@ -10,7 +10,7 @@
 // Sequences usually begin with a state of zeros, of which the first step makes no products.
 #pragma once
 
-#include "kernels/pack.h"
+#include "kernels/rows.h"
 #include "kernels/team.h"
 
 namespace rnnfast::RNNFAST_ISA {
@@ -21,15 +21,20 @@ class Forward {
   static Index work_size(const Dims& d, bool training, int threads) {
     if (needs_scratch(training)) return threads * scratch_size(d, choose(d, threads));
     if (!forward_runs_unpacked(d)) return 0;
-    return Pack::bias_size({d.I, d.H}) +
-           (rows_fill_lanes(d) ? transposed_size(d, threads) : threads * Pack::block_size({d.I, d.H}));
+    const Index bias = Pack::bias_size({d.I, d.H});
+    if (d.N <= kUnpackedRows) return bias;
+    return bias + (rows_fill_lanes(d) ? transposed_size(d, threads) : threads * Pack::block_size({d.I, d.H}));
   }
 
   static void run(const Dims& d, const ForwardArgs<Real>& args, bool training, StepRange steps, Team& team) {
     assert(0 <= steps.first && steps.first < steps.last && steps.last <= d.T);
     assert(args.packed != nullptr || (training && forward_runs_unpacked(d)));
     if (args.packed == nullptr) {
-      (rows_fill_lanes(d) ? run_transposed : run_unpacked)(d, args, team);
+      if (d.N <= kUnpackedRows) {
+        run_few_rows(d, args, team);
+      } else {
+        (rows_fill_lanes(d) ? run_transposed : run_by_blocks)(d, args, team);
+      }
       return;
     }
     // The units of a single step need nothing of each other.
@@ -78,8 +83,41 @@ class Forward {
     if (starts_from_zero) first_w_hh.depth = 0;
   }
 
-  /// One step of training: every block of weights is packed just before it is used, and forgotten. Threads share them.
-  static void run_unpacked(const Dims& d, const ForwardArgs<Real>& args, Team& team) {
+  /// One step of training for few rows: the weights pass as they are. Threads share the units.
+  static void run_few_rows(const Dims& d, const ForwardArgs<Real>& args, Team& team) {
+    const LayerDims layer{d.I, d.H};
+    const int members = choose(d, team.size()).threads;
+    Pack::pack_bias(layer, *args.raw, args.work);
+    const Forward self(d, args, true, 1, Pack(layer, args.work, args.work));
+    const Step only = self.step_at(0, 0, self.gate_rows(0, {0, d.N}, nullptr));
+    parallel(team, members, [&](int member) {
+      const Range mine = share(self.pack.blocks, member, members);
+      for (Index block = mine.first; block < mine.last; ++block) {
+        const TileRange tile{0, d.N, block, 1};
+        Accumulators<Real> acc;
+        for (Index r = 0; r < d.N; ++r) {
+          for (int plane = 0; plane < kPlanes; ++plane) {
+            store(acc.at(tile, r, 0, kPlanes) + plane * L, load(self.bias(plane, block)));
+          }
+        }
+        const Index unit = block * L;
+        const auto add = [&](int plane, const Real* w, const int (&gate)[P], RowsIn<Real> in) {
+          for (int p = 0; p < P; ++p) {
+            for_few_rows(d.N, [&]<int R>() {
+              add_unpacked_units<R>(acc.data + (plane + p) * L, kPlanes * L, w + (gate[p] * d.H + unit) * in.stride,
+                                    lanes_left<Real>(unit, d.H), in.stride, in);
+            });
+          }
+        };
+        add(kInputPlane, args.raw->w_ih, CellMath::kInputGate, {args.x, d.I});
+        if (!self.starts_from_zero) add(kRecurrentPlane, args.raw->w_hh, CellMath::kRecurrentGate, {args.h, d.H});
+        self.finish_units(acc.data, L, tile, unit, only);
+      }
+    });
+  }
+
+  /// The same for any number of rows: every block of weights is packed just before it is used, and forgotten.
+  static void run_by_blocks(const Dims& d, const ForwardArgs<Real>& args, Team& team) {
     const LayerDims layer{d.I, d.H};
     const int members = choose(d, team.size()).threads;
     Pack::pack_bias(layer, *args.raw, args.work);

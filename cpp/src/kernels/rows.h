@@ -81,54 +81,91 @@ RNNFAST_INLINE void add_to_rows(const TileRange& tile, RowsIn<Real> in, RowsOut<
   }
 }
 
-/// R rows and U whole blocks of columns, whose sums stay in registers while all of w passes.
-template <int R, int U, class Real>
-inline void add_unpacked_tile(const Real* w, Index depth, Index columns, RowsIn<Real> in, RowsOut<Real> out) {
-  constexpr int L = kLanes<Real>;
-  Vec<Real> sum[R][U];
-#pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 16
-    for (int u = 0; u < U; ++u) sum[r][u] = load(out[r] + u * L);
-  }
-  for (Index k = 0; k < depth; ++k, w += columns) {
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-      const Vec<Real> factor = splat(in[r][k]);
-#pragma GCC unroll 16
-      for (int u = 0; u < U; ++u) sum[r][u] = fma(factor, load(w + u * L), sum[r][u]);
-    }
-  }
-#pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 16
-    for (int u = 0; u < U; ++u) store(out[r] + u * L, sum[r][u]);
+/// Calls body<R>() for R = rows, 1..kUnpackedRows.
+template <class Body>
+RNNFAST_INLINE void for_few_rows(Index rows, const Body& body) {
+  static_assert(kUnpackedRows == 4);
+  switch (rows) {
+    case 1: return body.template operator()<1>();
+    case 2: return body.template operator()<2>();
+    case 3: return body.template operator()<3>();
+    default: return body.template operator()<4>();
   }
 }
 
-/// out[row] += sum over k of in[row][k] w[k], for R rows and the blocks of columns of `share`.
+/// out[row] += sum over k of in[row][k] w[k], for R rows and the blocks of columns of `share`. Some rows of w pass side
+/// by side from end to end, since that is how memory is fetched fast.
 template <int R, class Real>
 inline void add_unpacked_rows(const Real* w, Index depth, Index columns, RowsIn<Real> in, RowsOut<Real> out,
                               Range share) {
   constexpr int L = kLanes<Real>;
-  constexpr int U = kAccumulators >= 16 ? 16 / R : 8 / R;
+  constexpr int kSideBySide = 8;
   const auto [first, last] = columns_of<Real>(share, columns);
-  for (Index unit = first; unit < last;) {
-    const Real* from = w + unit;
-    const RowsOut<Real> to{out.data + unit, out.stride};
-    if (last - unit >= U * L) {
-      add_unpacked_tile<R, U>(from, depth, columns, in, to);
-      unit += U * L;
-      continue;
+  for (Index k = 0; k < depth; k += kSideBySide, w += kSideBySide * columns) {
+    const Index some = least<Index>(kSideBySide, depth - k);
+    Vec<Real> factor[kSideBySide][R];
+    for (Index j = 0; j < some; ++j) {
+      for (int r = 0; r < R; ++r) factor[j][r] = splat(in[r][k + j]);
     }
-    const Index width = lanes_left<Real>(unit, last);
-    for (int r = 0; r < R; ++r) {
-      Vec<Real> sum = load_lanes(to[r], width);
-      for (Index k = 0; k < depth; ++k) sum = fma(splat(in[r][k]), load_lanes(from + k * columns, width), sum);
-      store_lanes(to[r], sum, width);
+    Index unit = first;
+    for (; some == kSideBySide && last - unit >= L; unit += L) {
+      Vec<Real> sum[R];
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) sum[r] = load(out[r] + unit);
+#pragma GCC unroll 8
+      for (int j = 0; j < kSideBySide; ++j) {
+        const Vec<Real> b = load(w + j * columns + unit);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) sum[r] = fma(factor[j][r], b, sum[r]);
+      }
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) store(out[r] + unit, sum[r]);
     }
-    unit += L;
+    for (; unit < last; unit += L) {
+      const Index width = lanes_left<Real>(unit, last);
+      for (int r = 0; r < R; ++r) {
+        Vec<Real> sum = load_lanes(out[r] + unit, width);
+        for (Index j = 0; j < some; ++j) sum = fma(factor[j][r], load_lanes(w + j * columns + unit, width), sum);
+        store_lanes(out[r] + unit, sum, width);
+      }
+    }
   }
+}
+
+/// sum[r] += w in[r] for R rows and as many rows of w as there are lanes, or fewer: squares of w as it is are
+/// transposed in registers. The bits are those of packed products. Not inlined: it is the same code for all cells.
+///   sum     io  [R] vectors, `stride` elements apart
+///   w       in  (height, depth)
+///   in      in  rows of `depth` numbers
+template <int R, class Real>
+__attribute__((noinline)) void add_unpacked_units(Real* sum, Index stride, const Real* w, Index height, Index depth,
+                                                  RowsIn<Real> in) {
+  constexpr int L = kLanes<Real>;
+  Vec<Real> total[R];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) total[r] = load(sum + r * stride);
+  for (Index k = 0; k < depth; k += L) {
+    const Index width = lanes_left<Real>(k, depth);
+    Vec<Real> square[L];
+    if (height == L && width == L) {
+#pragma GCC unroll 16
+      for (int j = 0; j < L; ++j) square[j] = load(w + j * depth + k);
+      exchange_all<Real, 1>(square);
+#pragma GCC unroll 16
+      for (int j = 0; j < L; ++j) {
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) total[r] = fma(splat(in[r][k + j]), square[j], total[r]);
+      }
+    } else {
+      for (int j = 0; j < L; ++j) square[j] = j < height ? load_lanes(w + j * depth + k, width) : Vec<Real>{};
+      exchange_all<Real, 1>(square);
+      for (Index j = 0; j < width; ++j) {
+        for (int r = 0; r < R; ++r) total[r] = fma(splat(in[r][k + j]), square[j], total[r]);
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) store(sum + r * stride, total[r]);
 }
 
 /// Rows of w that are packed at once: as many as leave a part of the L2 cache to the other operands.
@@ -171,12 +208,7 @@ inline void add_products_by_parts(const Real* w, Index depth, Index columns, Ind
 template <class Real>
 inline void add_unpacked_products(const Real* w, Index depth, Index columns, Index rows, RowsIn<Real> in,
                                   RowsOut<Real> out, Range share) {
-  switch (rows) {
-    case 1: return add_unpacked_rows<1>(w, depth, columns, in, out, share);
-    case 2: return add_unpacked_rows<2>(w, depth, columns, in, out, share);
-    case 3: return add_unpacked_rows<3>(w, depth, columns, in, out, share);
-    default: return add_unpacked_rows<4>(w, depth, columns, in, out, share);
-  }
+  for_few_rows(rows, [&]<int R>() { add_unpacked_rows<R>(w, depth, columns, in, out, share); });
 }
 
 }  // namespace rnnfast::RNNFAST_ISA

@@ -43,15 +43,14 @@ inline void map(const Real* x, Real* y, Index count) {
 
 template <class Real>
 const IsaKernels<Real>& kernels() noexcept {
-  static constexpr IsaKernels<Real> all = {
-      .cells = {cell_kernels<Rnn<Tanh>, Real>(), cell_kernels<Rnn<Relu>, Real>(), cell_kernels<Lstm, Real>(),
-                cell_kernels<Gru, Real>()},
-      .options = option_kernels<Real>(),
-      .dense = dense_kernels<Real>(),
-      .sigmoid = map<Real, sigmoid<Real>>,
-      .tanh = map<Real, tanh<Real>>,
-      .training = training_kernels<Real>(),
-      .machine = loops_of_this_isa<Real>()};
+  static constexpr IsaKernels<Real> all = {.cells = {cell_kernels<Rnn<Tanh>, Real>(), cell_kernels<Rnn<Relu>, Real>(),
+                                                     cell_kernels<Lstm, Real>(), cell_kernels<Gru, Real>()},
+                                           .options = option_kernels<Real>(),
+                                           .dense = dense_kernels<Real>(),
+                                           .sigmoid = map<Real, sigmoid<Real>>,
+                                           .tanh = map<Real, tanh<Real>>,
+                                           .training = training_kernels<Real>(),
+                                           .machine = loops_of_this_isa<Real>()};
   return all;
 }
 

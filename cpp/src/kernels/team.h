@@ -60,8 +60,9 @@ struct Split {
     const double rows_worth = d.N == 1 ? 2 : 1;  // a row alone waits for its weights as long as two take
     if (available == 1 || rows_worth * all < kWorthWaking) return {1, false};
     const Index blocks = blocks_of<Real>(d.H);
-    const bool few_rows = d.N < kRowsPerThread * available;
-    if (few_rows && step >= kWorthBarrier && blocks >= 2 * available) return {available, true};
+    // The units of a single step need nothing of each other, and so each weight is read by one thread alone.
+    const bool share_units = d.N < kRowsPerThread * available || d.T == 1;
+    if (share_units && step >= kWorthBarrier && blocks >= 2 * available) return {available, true};
     return {static_cast<int>(least<Index>(d.N, available)), false};
   }
 
