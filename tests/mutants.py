@@ -392,7 +392,7 @@ MUTANTS = (
     Mutant(
         "tile-rows-off-by-one",
         TILE,
-        "body(TileRange{first, last - first, block, U});",
+        "body(TileRange{first, last - first, block, U,",
         "body(TileRange{first, last - first - (tile > 0 && last - first > 1), block, U});",
         "the last row of every later tile is left out",
     ),
@@ -845,6 +845,13 @@ MUTANTS = (
         "Vec<Real> sum = load_lanes(out[r] + unit, width);",
         "Vec<Real> sum{};",
         "few rows: what is in the last columns is forgotten",
+    ),
+    Mutant(
+        "fetching-tile-repeats-weights",
+        TILE,
+        "b += kStepsAFetch * P * kLanes<Real>;",
+        "b += (kStepsAFetch - 1) * P * kLanes<Real>;",
+        "a tile that fetches the next weights goes back by one input every 32",
     ),
     Mutant(
         "unpacked-units-last-input",

@@ -44,6 +44,13 @@ def test_forward_of_wide_layers(cell, dtype, isa):
 
 
 @by_cell
+@pytest.mark.parametrize("N", [13, 33])
+def test_forward_of_weights_beyond_the_caches(cell, N, dtype, isa):
+    """Over 2 MB of an LSTM's weights: tiles fetch the next ones meanwhile, from the third row of tiles on."""
+    check_forward(Case(cell, T=3, N=N, I=301, H=331), dtype)
+
+
+@by_cell
 def test_training_forward_is_inference_bitwise(cell, dtype, isa):
     for case in SAMPLED:
         if case.cell == cell:

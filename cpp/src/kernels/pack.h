@@ -234,8 +234,10 @@ struct ForwardPack {
 
  private:
   static Panels<Real> panels(LayerDims d, const Real* data, Index depth, Index stride) {
-    const bool in_parts = kPartsHelp<P> && block_size(d) * static_cast<Index>(sizeof(Real)) > kWholeBytes;
-    return {data, depth, stride, in_parts ? depth * P / 2 * L : 0};
+    const Index bytes = block_size(d) * static_cast<Index>(sizeof(Real));
+    const bool in_parts = kPartsHelp<P> && bytes > kWholeBytes;
+    return {data, depth, stride, in_parts ? depth * P / 2 * L : 0,
+            in_parts && bytes * blocks_of<Real>(d.H) > kFarBytes};
   }
 
   // One of two blocks is never narrow: few rows pass both at once.

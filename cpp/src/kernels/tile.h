@@ -22,6 +22,7 @@ struct Panels {
   Index depth;     // k runs over 0..depth-1
   Index stride;    // elements from one block to the next
   Index part = 0;  // elements from one part to the next; 0 if there is one
+  bool are_far = false;  // whether all blocks are more than a part of the L2 cache
 
   const Real* block(Index number) const { return data + number * stride; }
 };
@@ -41,6 +42,9 @@ inline constexpr int kWholeRows = least(6, kAccumulators / (P == 1 ? (kIsAvx2 ? 
 template <int P>
 inline constexpr bool kPartsHelp = P == 4 && kIsAvx2;
 inline constexpr Index kWholeBytes = 24 * 1024;
+
+/// Packed weights of which most are in the L3 cache at best.
+inline constexpr Index kFarBytes = 2048 * 1024;
 
 /// How many blocks of units a tile of R rows takes at once: the fewer the rows, the more blocks, because the
 /// multiply-adds of a tile must be many enough to hide their latency. More streams than these do not add any speed.
@@ -72,6 +76,7 @@ struct TileRange {
   Index rows;  // 1..kMaxRows
   Index first_block;
   Index blocks;  // 1..blocks_at_once
+  Index next_block = -1;  // to fetch meanwhile: the one that all rows pass next, if there is time; else -1
 };
 
 /// in/out accumulators of a TileRange: [R][U][planes][lanes]. Products p stand in planes first_plane + p.
@@ -121,23 +126,26 @@ struct Operands {
   const Real* b;  // U blocks, b_stride apart, of (depth, P, lanes)
   Index b_stride;
   Index depth;
+  const Real* ahead = nullptr;  // fetched meanwhile, if the tile fetches: kLinesAtOnce for every kStepsAFetch of k
 };
+
+/// The weights of a large layer come from far away, and wait for memory while the first rows pass each block. So all
+/// rows fetch a part of the next block's meanwhile, a few lines at a time.
+inline constexpr Index kStepsAFetch = 32;
+inline constexpr int kLinesAtOnce = 8;
 
 /// Steps of k in one turn of the loop. Of the eleven instructions that go with twelve multiply-adds of AVX2, three only
 /// run the loop, and a core that is shared with another thread is bound by the number of instructions.
 inline constexpr int kStepsATurn = kIsAvx2 ? 4 : 1;
 
-/// sum += a b, with the accumulators in registers.
+/// sum += a b for some k, with the accumulators in registers.
 template <class Real, int R, int U, int P, class Left>
-RNNFAST_INLINE void add_product(Vec<Real> (&sum)[R][U][P], const Operands<Real, Left>& operands) {
+RNNFAST_INLINE void add_steps(Vec<Real> (&sum)[R][U][P], const Left a, const Real* b, const Index b_stride,
+                              Range steps) {
   constexpr int L = kLanes<Real>;
-  const Left a = operands.a;
-  const Real* b = operands.b;
-  const Index b_stride = operands.b_stride;
-
   // The operand with fewer vectors is the one that stays in registers while the other one passes.
 #pragma GCC unroll kStepsATurn
-  for (Index k = 0; k < operands.depth; ++k, b += P * L) {
+  for (Index k = steps.first; k < steps.last; ++k, b += P * L) {
     if constexpr (R > U * P) {
       Vec<Real> unit[U][P];
 #pragma GCC unroll 8
@@ -171,6 +179,25 @@ RNNFAST_INLINE void add_product(Vec<Real> (&sum)[R][U][P], const Operands<Real, 
   }
 }
 
+/// sum += a b.
+template <bool Fetches, class Real, int R, int U, int P, class Left>
+RNNFAST_INLINE void add_product(Vec<Real> (&sum)[R][U][P], const Operands<Real, Left>& operands) {
+  const Real* b = operands.b;
+  if constexpr (Fetches) {
+    constexpr Index kLine = 64 / static_cast<Index>(sizeof(Real));
+    const Real* ahead = operands.ahead;
+    for (Index k = 0; k < operands.depth; k += kStepsAFetch) {
+#pragma GCC unroll 8
+      for (int line = 0; line < kLinesAtOnce; ++line) __builtin_prefetch(ahead + line * kLine, 0, 2);
+      add_steps(sum, operands.a, b, operands.b_stride, {k, least(k + kStepsAFetch, operands.depth)});
+      b += kStepsAFetch * P * kLanes<Real>;
+      ahead += kStepsAFetch * P * kLanes<Real>;
+    }
+  } else {
+    add_steps(sum, operands.a, b, operands.b_stride, {0, operands.depth});
+  }
+}
+
 /// What a tile's sums start from, with the steps from row to row, block to block and product to product. Every second
 /// block may be another step away: the second part of the one before it.
 template <class Real>
@@ -191,7 +218,7 @@ struct Start {
 ///   acc        out  [R][U][acc_stride], of which P * lanes elements are used
 ///   start      in   may be acc itself
 ///   operands   in   `count` products, at least one, added one after the other
-template <class Real, int R, int U, int P, class Left>
+template <class Real, int R, int U, int P, class Left, bool Fetches = false>
 void multiply_tile(Real* acc, Index acc_stride, const Start<Real>& start, const Operands<Real, Left>* operands,
                    int count) {
   constexpr int L = kLanes<Real>;
@@ -209,7 +236,7 @@ void multiply_tile(Real* acc, Index acc_stride, const Start<Real>& start, const 
   // A loop that might have no turn would keep the sums in memory.
   int product = 0;
   do {
-    add_product(sum, operands[product]);
+    add_product<Fetches>(sum, operands[product]);
   } while (++product < count);
 
 #pragma GCC unroll 32
@@ -227,12 +254,13 @@ using TileFunction = void (*)(Real* acc, Index acc_stride, const Start<Real>& st
                               const Operands<Real, Left>* operands, int count);
 
 /// The micro-kernels of all tile shapes with P products, or with two of four.
-template <class Real, int P, class Left = LeftRows<Real>>
+template <class Real, int P, class Left = LeftRows<Real>, bool Fetches = false>
 struct Tiles {
   template <int R, int U>
   static constexpr TileFunction<Real, Left> shape() {
-    if constexpr (U <= blocks_at_once(R, P) || (P == 2 && kPartsHelp<4> && U % 2 == 0 && R * U * P <= kAccumulators)) {
-      return multiply_tile<Real, R, U, P, Left>;
+    constexpr bool kOfParts = P == 2 && kPartsHelp<4> && U % 2 == 0 && R * U * P <= kAccumulators;
+    if constexpr (Fetches ? U == 1 && R > kWholeRows<2 * P> : U <= blocks_at_once(R, P) || kOfParts) {
+      return multiply_tile<Real, R, U, P, Left, Fetches>;
     } else {
       return nullptr;
     }
@@ -256,7 +284,13 @@ struct Tiles {
 
 template <class Real>
 RNNFAST_INLINE Operands<Real> operands_of(const TileRange& tile, const Real* const* a, const Panels<Real>& b) {
-  return {{a}, b.block(tile.first_block), b.part > 0 ? b.part : b.stride, b.depth};
+  Operands<Real> operands{{a}, b.block(tile.first_block), b.part > 0 ? b.part : b.stride, b.depth};
+  if (b.are_far && tile.next_block >= 0) {
+    // Tiles of five or six rows fetch different quarters of the lines.
+    const Index quarter = tile.first_row / 5 % 4;
+    operands.ahead = b.block(tile.next_block) + quarter * kLinesAtOnce * (64 / static_cast<Index>(sizeof(Real)));
+  }
+  return operands;
 }
 
 /// The sums start from the accumulators, which have `planes` vectors per row and block.
@@ -300,10 +334,15 @@ RNNFAST_INLINE void multiply_parts(const TileRange& tile, Real* acc, Index acc_s
     return;
   }
   assert(tile.blocks == 1);
-  const auto one_part = Tiles<Real, kHalf>::get(tile.rows, 1);
+  const bool fetches = operands[0].ahead != nullptr;
+  const auto one_part =
+      fetches ? Tiles<Real, kHalf, LeftRows<Real>, true>::get(tile.rows, 1) : Tiles<Real, kHalf>::get(tile.rows, 1);
   one_part(acc, acc_stride, start, operands, count);
   start.data += start.part;
-  for (int product = 0; product < count; ++product) operands[product].b += operands[product].b_stride;
+  for (int product = 0; product < count; ++product) {
+    operands[product].b += operands[product].b_stride;
+    if (fetches) operands[product].ahead += operands[product].b_stride;
+  }
   one_part(acc + acc_stride / 2, acc_stride, start, operands, count);
 }
 
@@ -376,10 +415,13 @@ RNNFAST_INLINE void for_each_tile(Index rows, Range blocks, bool backwards, cons
       continue;
     }
     const Index tiles = tiles_of(rows_at_once<P>(static_cast<int>(U)));
+    const Index beside = backwards ? block - 1 : block + U;
+    const bool is_next =
+        kPartsHelp<P> && tiles > 2 * kTilesTogether<P> && blocks.first <= beside && beside < blocks.last;
     Index first = 0;
     for (Index tile = kTilesTogether<P>; first < rows; tile += kTilesTogether<P>) {
       const Index last = tile < tiles ? rows * tile / tiles : rows;
-      body(TileRange{first, last - first, block, U});
+      body(TileRange{first, last - first, block, U, is_next ? beside : -1});
       first = last;
     }
   }
