@@ -393,7 +393,7 @@ MUTANTS = (
         "tile-rows-off-by-one",
         TILE,
         "body(TileRange{first, last - first, block, U,",
-        "body(TileRange{first, last - first - (tile > 0 && last - first > 1), block, U});",
+        "body(TileRange{first, last - first - (tile > 0 && last - first > 1), block, U,",
         "the last row of every later tile is left out",
     ),
     Mutant(
