@@ -94,14 +94,15 @@ RNNFAST_INLINE void for_few_rows(Index rows, const Body& body) {
 }
 
 /// out[row] += sum over k of in[row][k] w[k], for R rows and the blocks of columns of `share`. Some rows of w pass side
-/// by side from end to end, since that is how memory is fetched fast.
+/// by side from end to end: memory is read fast in its own order.
 template <int R, class Real>
 inline void add_unpacked_rows(const Real* w, Index depth, Index columns, RowsIn<Real> in, RowsOut<Real> out,
                               Range share) {
   constexpr int L = kLanes<Real>;
   constexpr int kSideBySide = 8;
   const auto [first, last] = columns_of<Real>(share, columns);
-  for (Index k = 0; k < depth; k += kSideBySide, w += kSideBySide * columns) {
+  for (Index k = 0; k < depth; k += kSideBySide) {
+    const Real* from = w + k * columns;
     const Index some = least<Index>(kSideBySide, depth - k);
     Vec<Real> factor[kSideBySide][R];
     for (Index j = 0; j < some; ++j) {
@@ -114,7 +115,7 @@ inline void add_unpacked_rows(const Real* w, Index depth, Index columns, RowsIn<
       for (int r = 0; r < R; ++r) sum[r] = load(out[r] + unit);
 #pragma GCC unroll 8
       for (int j = 0; j < kSideBySide; ++j) {
-        const Vec<Real> b = load(w + j * columns + unit);
+        const Vec<Real> b = load(from + j * columns + unit);
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) sum[r] = fma(factor[j][r], b, sum[r]);
       }
@@ -125,7 +126,7 @@ inline void add_unpacked_rows(const Real* w, Index depth, Index columns, RowsIn<
       const Index width = lanes_left<Real>(unit, last);
       for (int r = 0; r < R; ++r) {
         Vec<Real> sum = load_lanes(out[r] + unit, width);
-        for (Index j = 0; j < some; ++j) sum = fma(factor[j][r], load_lanes(w + j * columns + unit, width), sum);
+        for (Index j = 0; j < some; ++j) sum = fma(factor[j][r], load_lanes(from + j * columns + unit, width), sum);
         store_lanes(out[r] + unit, sum, width);
       }
     }
