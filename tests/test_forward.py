@@ -46,7 +46,7 @@ def test_forward_of_wide_layers(cell, dtype, isa):
 @by_cell
 @pytest.mark.parametrize("N", [13, 33])
 def test_forward_of_weights_beyond_the_caches(cell, N, dtype, isa):
-    """Over 2 MB of an LSTM's weights: tiles fetch the next ones meanwhile, from the third row of tiles on."""
+    """Over 2 MB of an LSTM's weights: where five tiles of rows and more pass them, these fetch the next ones ahead."""
     check_forward(Case(cell, T=3, N=N, I=301, H=331), dtype)
 
 

@@ -30,6 +30,7 @@ class Forward {
     assert(0 <= steps.first && steps.first < steps.last && steps.last <= d.T);
     assert(args.packed != nullptr || (training && forward_runs_unpacked(d)));
     if (args.packed == nullptr) {
+      Pack::pack_bias({d.I, d.H}, *args.raw, args.work);
       if (d.N <= kUnpackedRows) {
         run_few_rows(d, args, team);
       } else {
@@ -83,12 +84,10 @@ class Forward {
     if (starts_from_zero) first_w_hh.depth = 0;
   }
 
-  /// One step of training for few rows: the weights pass as they are. Threads share the units.
+  /// One step of training for few rows: the weights pass as they are. Threads share the units. The biases are packed.
   static void run_few_rows(const Dims& d, const ForwardArgs<Real>& args, Team& team) {
-    const LayerDims layer{d.I, d.H};
     const int members = choose(d, team.size()).threads;
-    Pack::pack_bias(layer, *args.raw, args.work);
-    const Forward self(d, args, true, 1, Pack(layer, args.work, args.work));
+    const Forward self(d, args, true, 1, Pack({d.I, d.H}, args.work, args.work));
     const Step only = self.step_at(0, 0, self.gate_rows(0, {0, d.N}, nullptr));
     parallel(team, members, [&](int member) {
       const Range mine = share(self.pack.blocks, member, members);
@@ -120,7 +119,6 @@ class Forward {
   static void run_by_blocks(const Dims& d, const ForwardArgs<Real>& args, Team& team) {
     const LayerDims layer{d.I, d.H};
     const int members = choose(d, team.size()).threads;
-    Pack::pack_bias(layer, *args.raw, args.work);
     parallel(team, members, [&](int member) {
       Real* const block = args.work + Pack::bias_size(layer) + member * Pack::block_size(layer);
       const Forward self(d, args, true, 1, Pack(layer, block, args.work));
@@ -148,7 +146,6 @@ class Forward {
     const LayerDims layer{d.I, d.H};
     const int members = choose(d, team.size()).threads;
     const Index blocks = blocks_of<Real>(d.N);
-    Pack::pack_bias(layer, *args.raw, args.work);
     const Forward self(d, args, true, 1, Pack(layer, args.work, args.work));
     Real* const x = args.work + Pack::bias_size(layer);
     Real* const h = x + blocks * L * d.I;

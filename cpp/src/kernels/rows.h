@@ -25,8 +25,7 @@ using RowsOut = Rows<Real*>;
 /// elements below each other do not share a cache set, and tiles lie in lines alike in every row.
 template <class Real>
 constexpr Index stride_below(Index columns) {
-  constexpr Index kLine = 64 / static_cast<Index>(sizeof(Real));
-  return ((columns + kLine - 1) / kLine | 1) * kLine;
+  return ((columns + kLine<Real> - 1) / kLine<Real> | 1) * kLine<Real>;
 }
 
 template <class Real>

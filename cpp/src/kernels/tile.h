@@ -43,6 +43,10 @@ template <int P>
 inline constexpr bool kPartsHelp = P == 4 && kIsAvx2;
 inline constexpr Index kWholeBytes = 24 * 1024;
 
+/// Numbers of a cache line.
+template <class Real>
+inline constexpr Index kLine = 64 / static_cast<Index>(sizeof(Real));
+
 /// Packed weights of which most are in the L3 cache at best.
 inline constexpr Index kFarBytes = 2048 * 1024;
 
@@ -129,8 +133,8 @@ struct Operands {
   const Real* ahead = nullptr;  // fetched meanwhile, if the tile fetches: kLinesAtOnce for every kStepsAFetch of k
 };
 
-/// The weights of a large layer come from far away, and wait for memory while the first rows pass each block. So all
-/// rows fetch a part of the next block's meanwhile, a few lines at a time.
+/// The weights of a large layer come from far away: the first rows that pass a block would wait for memory, which would
+/// stand still while the others pass. So all of them fetch a part of the next block meanwhile, a few lines at a time.
 inline constexpr Index kStepsAFetch = 32;
 inline constexpr int kLinesAtOnce = 8;
 
@@ -182,19 +186,18 @@ RNNFAST_INLINE void add_steps(Vec<Real> (&sum)[R][U][P], const Left a, const Rea
 /// sum += a b.
 template <bool Fetches, class Real, int R, int U, int P, class Left>
 RNNFAST_INLINE void add_product(Vec<Real> (&sum)[R][U][P], const Operands<Real, Left>& operands) {
-  const Real* b = operands.b;
   if constexpr (Fetches) {
-    constexpr Index kLine = 64 / static_cast<Index>(sizeof(Real));
+    const Real* b = operands.b;
     const Real* ahead = operands.ahead;
     for (Index k = 0; k < operands.depth; k += kStepsAFetch) {
 #pragma GCC unroll 8
-      for (int line = 0; line < kLinesAtOnce; ++line) __builtin_prefetch(ahead + line * kLine, 0, 2);
+      for (int line = 0; line < kLinesAtOnce; ++line) __builtin_prefetch(ahead + line * kLine<Real>, 0, 2);
       add_steps(sum, operands.a, b, operands.b_stride, {k, least(k + kStepsAFetch, operands.depth)});
       b += kStepsAFetch * P * kLanes<Real>;
       ahead += kStepsAFetch * P * kLanes<Real>;
     }
   } else {
-    add_steps(sum, operands.a, b, operands.b_stride, {0, operands.depth});
+    add_steps(sum, operands.a, operands.b, operands.b_stride, {0, operands.depth});
   }
 }
 
@@ -288,7 +291,7 @@ RNNFAST_INLINE Operands<Real> operands_of(const TileRange& tile, const Real* con
   if (b.are_far && tile.next_block >= 0) {
     // Tiles of five or six rows fetch different quarters of the lines.
     const Index quarter = tile.first_row / 5 % 4;
-    operands.ahead = b.block(tile.next_block) + quarter * kLinesAtOnce * (64 / static_cast<Index>(sizeof(Real)));
+    operands.ahead = b.block(tile.next_block) + quarter * kLinesAtOnce * kLine<Real>;
   }
   return operands;
 }

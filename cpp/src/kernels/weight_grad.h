@@ -254,7 +254,7 @@ class WeightGrad {
   }
 
   static RNNFAST_INLINE void prefetch_row(const Real* from, Index count) {
-    for (Index j = 0; j < count; j += 64 / static_cast<Index>(sizeof(Real))) __builtin_prefetch(from + j);
+    for (Index j = 0; j < count; j += kLine<Real>) __builtin_prefetch(from + j);
   }
 
   static RNNFAST_INLINE void prefetch_columns(Real* to, Index /*skip*/, Index count) {
