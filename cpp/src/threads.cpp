@@ -165,9 +165,12 @@ class Pool {
   }
 
   /// Lets a worker run that has woken on the caller's core and waits there for its end; once it runs it goes elsewhere.
-  /// Not at every call: on a busy machine another program may take the turn.
+  /// While none comes, not at every call: on a busy machine another program may take the turn.
   void give_way() {
-    if (present_.load(std::memory_order_relaxed) > 0) return;
+    if (present_.load(std::memory_order_relaxed) > 0) {
+      patience_ = 0;
+      return;
+    }
     if (patience_ > 0) {
       --patience_;
       return;
