@@ -301,9 +301,11 @@ def test_any_number_of_threads_gives_the_same_bits(cell, threads, dtype, isa, rn
 
 
 @by_cell
-@pytest.mark.parametrize("sizes", [(300, 2, 8, 48), (5, 250, 30, 30), (20, 3, 10, 130), (40, 16, 1, 64)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [(300, 2, 8, 48), (5, 250, 30, 30), (20, 3, 10, 130), (40, 16, 1, 64), (4, 7, 30, 280)], ids=str
+)
 def test_threads_give_the_same_bits_at_odd_shapes(cell, sizes, dtype, isa, rng, restore_threads):
-    """Long and thin, short and broad, and wide, each with enough work that waking threads pays."""
+    """Long and thin, short and broad, wide, and with many weights for each of several rows; work enough for threads."""
     inputs, upstream = random_problem(rng, cell, *sizes, dtype)
     rf.set_num_threads(1)
     want = everything(cell, inputs, upstream, dtype)

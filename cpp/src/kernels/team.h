@@ -49,6 +49,7 @@ struct Part {
 /// stay in its own cache, and a single sequence can use several threads at all.
 struct Split {
   static constexpr double kWorthBarrier = 6e4;  // multiply-adds of a step: some 2 us
+  static constexpr double kManyWeights = 256 * 1024;  // bytes for each row of a thread, which it would read every step
 
   int threads;
   bool by_units;
@@ -60,8 +61,10 @@ struct Split {
     const double rows_worth = d.N == 1 ? 2 : 1;  // a row alone waits for its weights as long as two take
     if (available == 1 || rows_worth * all < kWorthWaking) return {1, false};
     const Index blocks = blocks_of<Real>(d.H);
-    // The units of a single step need nothing of each other, and so each weight is read by one thread alone.
-    const bool share_units = d.N < kRowsPerThread * available || d.T == 1;
+    const double bytes = static_cast<double>(products) * static_cast<double>(d.H * (d.I + d.H)) * sizeof(Real);
+    // Each weight is then read by one thread alone. The units of a single step need not even wait for each other.
+    const bool share_units =
+        d.N < kRowsPerThread * available || bytes * available > kManyWeights * static_cast<double>(d.N) || d.T == 1;
     if (share_units && step >= kWorthBarrier && blocks >= 2 * available) return {available, true};
     return {static_cast<int>(least<Index>(d.N, available)), false};
   }
