@@ -183,17 +183,18 @@ def test_batch_first_swaps_two_axes_and_nothing_else(spec, dtype, rng):
 
 @by_deep
 def test_threads_change_no_bit_of_a_ragged_batch(spec, dtype, rng, restore_threads):
-    spec = dataclasses.replace(spec, hidden_size=48)
+    """Threads that divide a sequence, sequences, and the units of several with many weights."""
     lengths = rng.integers(0, 13, 40)
-    for batch in (3, 40):
-        inputs, upstream = cast_problem(rng, spec, 12, batch, dtype)
-        layer = layer_of(spec, inputs, dtype)
+    for batch, units in ((3, 48), (40, 48), (7, 280)):
+        wide = dataclasses.replace(spec, hidden_size=units)
+        inputs, upstream = cast_problem(rng, wide, 12, batch, dtype)
+        layer = layer_of(wide, inputs, dtype)
         how = {"lengths": lengths[:batch], "resets": rng.random((12, batch)) < 0.2}
         rf.set_num_threads(1)
-        want = train(layer, spec, inputs, upstream, **how)
+        want = train(layer, wide, inputs, upstream, **how)
         for threads in (2, 3):
             rf.set_num_threads(threads)
-            assert_all_same_bits(train(layer, spec, inputs, upstream, **how), want, f"{threads} threads")
+            assert_all_same_bits(train(layer, wide, inputs, upstream, **how), want, f"{threads} threads")
 
 
 @by_deep
