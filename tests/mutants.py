@@ -1217,7 +1217,7 @@ def tests_of(mutant: Mutant) -> tuple[str, ...]:
     of_options = (ZONEOUT, LSTM_OPTIONS, GRU_OPTIONS, NORMALIZE, PRODUCT, CREW, OPTION_BACKWARD, FUNCTIONS, SPARSITY)
     if mutant.file in of_options:
         return OPTION_TESTS
-    return TESTS + STRUCTURE_TESTS
+    return TESTS + STRUCTURE_TESTS + OPTION_TESTS
 
 
 class Workshop:
