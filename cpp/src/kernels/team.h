@@ -61,7 +61,7 @@ struct Split {
     const double rows_worth = d.N == 1 ? 2 : 1;  // a row alone waits for its weights as long as two take
     if (available == 1 || rows_worth * all < kWorthWaking) return {1, false};
     const Index blocks = blocks_of<Real>(d.H);
-    const double bytes = static_cast<double>(products) * static_cast<double>(d.H * (d.I + d.H)) * sizeof(Real);
+    const double bytes = weights(d, products) * sizeof(Real);
     // Each weight is then read by one thread alone. The units of a single step need not even wait for each other.
     const bool share_units =
         d.N < kRowsPerThread * available || bytes * available > kManyWeights * static_cast<double>(d.N) || d.T == 1;
@@ -69,10 +69,13 @@ struct Split {
     return {static_cast<int>(least<Index>(d.N, available)), false};
   }
 
+  static double weights(const Dims& d, int products) {
+    return static_cast<double>(products) * static_cast<double>(d.H) * static_cast<double>(d.I + d.H);
+  }
+
   /// Of some steps of all sequences.
   static double multiply_adds(const Dims& d, int products, StepRange steps) {
-    const double rows = static_cast<double>(d.row(steps.last) - d.row(steps.first));
-    return static_cast<double>(products) * rows * static_cast<double>(d.H) * static_cast<double>(d.I + d.H);
+    return static_cast<double>(d.row(steps.last) - d.row(steps.first)) * weights(d, products);
   }
 
   /// The same if the threads that have to wait for each other in these steps are there, else one thread.
