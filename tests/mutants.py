@@ -63,7 +63,7 @@ SPARSITY = "cpp/src/sparsity.cpp"
 DENSE, ROWS, OUTER = (f"cpp/src/kernels/{name}.h" for name in ("dense", "rows", "outer"))
 COPY_ROWS = "cpp/src/rows.cpp"
 TILE, TEAM = "cpp/src/kernels/tile.h", "cpp/src/kernels/team.h"
-CREW = "cpp/src/kernels/crew.h"
+CREW, COLUMNS = "cpp/src/kernels/crew.h", "cpp/src/kernels/columns.h"
 MATH, VEC = "cpp/src/simd/math.h", "cpp/src/simd/vec.h"
 OPTIM, LOSS, BIND_OPTIM = "cpp/src/kernels/optim.h", "cpp/src/kernels/loss.h", "cpp/bindings/bind_optim.cpp"
 CALL, RUN_CALLS = "cpp/bindings/recurrent_call.h", "cpp/bindings/run_calls.h"
@@ -1037,10 +1037,32 @@ MUTANTS = (
     ),
     Mutant(
         "gates-between-groups",
-        WEIGHT_GRAD,
-        "first < positions.last; first += kGatesAtOnce",
-        "first < positions.last; first += kGatesAtOnce + 1",
+        COLUMNS,
+        "first < columns.last; first += kColumnsAtOnce<Real>",
+        "first < columns.last; first += kColumnsAtOnce<Real> + 1",
         "every 33rd gate does not learn",
+    ),
+    Mutant(
+        "gathered-tiles-between-groups",
+        COLUMNS,
+        "number < tiles; number += kTilesGathered",
+        "number < tiles; number += kTilesGathered + 1",
+        "gates of every ninth tile do not learn where they are gathered",
+    ),
+    Mutant(
+        "gathered-last-blocks",
+        COLUMNS,
+        "block < blocks.last; block += kWidth",
+        "block + kWidth <= blocks.last; block += kWidth",
+        "inputs that do not fill a tile have no gradient where gates are gathered",
+    ),
+    Mutant(
+        "gathered-registers-in-order",
+        COLUMNS,
+        "for (Index j = (width - 1) / L * L; j >= 0; j -= L)",
+        "for (Index j = 0; j < width; j += L)",
+        "where a row of gathered gates takes two registers, the second one spoils the next row",
+        isa="avx2",
     ),
     Mutant(
         "gradient-rows-not-packed-at-the-end",

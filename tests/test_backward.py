@@ -73,6 +73,14 @@ def test_backward_of_wide_layers(cell, dtype, isa):
 
 
 @by_cell
+def test_backward_of_layers_that_do_not_fit_a_cache(cell, dtype, isa):
+    """So many weights that the gates' gradients are gathered for them (kWorthGathering), and no number of inputs or
+    units that fills the last tile."""
+    I, H = (38, 715) if cell.startswith("rnn") else (130, 305)  # noqa: E741
+    check_directional(Case(cell, T=2, N=7, I=I, H=H), dtype)
+
+
+@by_cell
 def test_backward_of_a_long_batch(cell, dtype, isa):
     """More rows of x than any chunk over which weight gradients are summed."""
     check_directional(Case(cell, T=70, N=33, I=3, H=17), dtype)

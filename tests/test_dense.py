@@ -58,7 +58,7 @@ def test_dense_values(activation, bias, shape, dtype, rng):
 # Around registers, tiles and the pieces in which sums over rows are cut.
 SIZES = [(1, 1, 1), (1, 17, 33), (6, 16, 16), (7, 15, 64), (25, 64, 65), (255, 3, 17), (257, 100, 7), (600, 33, 48)]
 # Enough work for several threads: many rows, few rows with many outputs, more inputs than outputs.
-LARGE = [(1025, 50, 70), (3, 700, 1100), (300, 300, 40), (40, 90, 700)]
+LARGE = [(1025, 50, 70), (3, 700, 1100), (300, 300, 40), (40, 90, 700), (61, 395, 1301)]
 
 
 def dense_problem(rng, rows, inputs, outputs, activation, dtype):

@@ -71,7 +71,7 @@ void bench_weight_grad(const Dims& d, Real* da, const BackwardArgs<Real>& args) 
     const WeightGrad<CellMath, Real> chunk(d, args, gradients, {first, last}, args.work);
     for (Index piece = 0; piece < chunk.pieces(); ++piece) {
       chunk.pack(piece, 0, 1);
-      chunk.add(piece, {0, size});
+      chunk.add(piece, {0, size}, args.work + WeightGrad<CellMath, Real>::work_size(d));
     }
     last = first;
   }
@@ -79,12 +79,13 @@ void bench_weight_grad(const Dims& d, Real* da, const BackwardArgs<Real>& args) 
 
 template <class CellMath, class Real>
 constexpr bench::Parts<Real> bench_parts_of() {
+  using Gradients = WeightGrad<CellMath, Real>;
   return {.products = CellMath::kProducts,
           .planes = CellMath::kPlanes,
           .multiply = bench_multiply<CellMath, Real>,
           .step = bench_step<CellMath, Real>,
           .derivative = bench_derivative<CellMath, Real>,
-          .weight_grad_work = WeightGrad<CellMath, Real>::work_size,
+          .weight_grad_work = [](const Dims& d) { return Gradients::work_size(d) + Gradients::own_size(d); },
           .weight_grad = bench_weight_grad<CellMath, Real>};
 }
 

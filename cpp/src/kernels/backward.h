@@ -38,11 +38,12 @@ class Backward {
       });
       parallel(team, split.threads, [&](int member) {
         if (args.dx != nullptr) self.write_input_grad(first, last, member, split.threads);
-        weight_grad.add(0, gates_of(member));
+        weight_grad.add(0, gates_of(member), self.work_of(member));
       });
       for (Index piece = 1; piece < weight_grad.pieces(); ++piece) {
         parallel(team, split.threads, [&](int member) { weight_grad.pack(piece, member, split.threads); });
-        parallel(team, split.threads, [&](int member) { weight_grad.add(piece, gates_of(member)); });
+        parallel(team, split.threads,
+                 [&](int member) { weight_grad.add(piece, gates_of(member), self.work_of(member)); });
       }
       last = first;
     }
@@ -84,7 +85,7 @@ class Backward {
           add_products(args.raw->w_ih + CellMath::kInputGate[p] * d.H * d.I, d.I, of_x, dx, of_dx);
         }
       }
-      weight_grad.add(0, share(kPlanes * d.H, member, members));
+      weight_grad.add(0, share(kPlanes * d.H, member, members), work);
     });
   }
 
@@ -105,10 +106,11 @@ class Backward {
 
   static Index gradient_stride(const Dims& d) { return stride_below<Real>(kPlanes * d.H); }
   static Index chunk_size(const Dims& d) { return WeightGrad<CellMath, Real>::chunk_rows(d) * gradient_stride(d); }
-  /// What a thread needs for itself: of a single step, for dh and dx.
+  /// What a thread needs for itself: for weight gradients, and before them, of a single step, for dh and dx.
   static Index own_size(const Dims& d) {
-    if (!backward_runs_unpacked(d) || d.N <= kUnpackedRows) return 0;
-    return most(part_work_size<Real>(d.I), part_work_size<Real>(d.H));
+    const Index size = WeightGrad<CellMath, Real>::own_size(d);
+    if (!backward_runs_unpacked(d) || d.N <= kUnpackedRows) return size;
+    return most(size, most(part_work_size<Real>(d.I), part_work_size<Real>(d.H)));
   }
 
   /// Where one step reads and writes. Pointers are to the first row of the batch.

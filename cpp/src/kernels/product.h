@@ -3,9 +3,8 @@
 // What is left out is multiplied by zero otherwise, so the bits are the same.
 #pragma once
 
+#include "kernels/columns.h"
 #include "kernels/outer.h"
-#include "kernels/team.h"
-#include "rnnfast/chunks.h"
 #include "rnnfast/options.h"
 
 namespace rnnfast::RNNFAST_ISA {
@@ -226,7 +225,7 @@ inline void add_products(const Matrix<Real>& w, Range blocks, Index count, RowsI
 /// Memory that add_outer_products needs.
 template <class Real>
 constexpr Index outer_work_size(Index right) {
-  return blocks_of<Real>(right) * kLanes<Real> * kPieceRows;
+  return blocks_of<Real>(right) * kLanes<Real> * kPieceRows + gathered_size<Real>();
 }
 
 /// A thread's part of a sum of outer products.
@@ -263,20 +262,25 @@ inline void add_outer_products(Real* to, Index right, Index rows, RowsIn<Real> a
       for (Index m = 0; m < height; ++m, at += L) store(at, load_lanes(b(begin + m) + block * L, width));
     }
     const Panels<Real> packed{work, height, kPieceRows * L};
-    const auto add = [&](Range some, Range blocks) {
-      for_each_tile<1>(some.size(), blocks, [&](const TileRange& tile) {
-        Accumulators<Real> acc;
-        const Index first = some.first + tile.first_row;
-        multiply(tile, acc.data, from_zero<Real>(), LeftColumns<Real>{a[begin] + first, a.stride}, packed);
-        for (Index r = 0; r < tile.rows; ++r) {
-          for (Index u = 0; u < tile.blocks; ++u) {
-            const Index column = (tile.first_block + u) * L;
-            const Index width = lanes_left<Real>(column, right);
-            Real* sum = to + (first + r) * right + column;
-            store_lanes(sum, load_lanes(sum, width) + load(acc.at(tile, r, u, 1)), width);
-          }
+    const auto for_each_sum_of = [&](const TileRange& tile, const auto& body) {
+      for (Index r = 0; r < tile.rows; ++r) {
+        for (Index u = 0; u < tile.blocks; ++u) {
+          const Index column = (tile.first_block + u) * L;
+          body(to + (tile.first_row + r) * right + column, r, u, lanes_left<Real>(column, right));
         }
-      });
+      }
+    };
+    const auto add = [&](Range some, Range blocks) {
+      multiply_columns(
+          LeftColumns<Real>{a[begin], a.stride}, some, blocks, packed, work + blocks_of<Real>(right) * kPieceRows * L,
+          [&](const TileRange& tile) {
+            for_each_sum_of(tile, [](Real* sum, Index, Index, Index) { __builtin_prefetch(sum, 1); });
+          },
+          [&](const TileRange& tile, Accumulators<Real>& acc) {
+            for_each_sum_of(tile, [&](Real* sum, Index r, Index u, Index width) {
+              store_lanes(sum, load_lanes(sum, width) + load(acc.at(tile, r, u, 1)), width);
+            });
+          });
     };
     if (ranges == nullptr) {
       if (share.rows.size() > 0) add(share.rows, share.blocks);

@@ -6,9 +6,8 @@
 // Those of the first step add nothing to dw_hh if it begins with states of zeros.
 #pragma once
 
+#include "kernels/columns.h"
 #include "kernels/outer.h"
-#include "kernels/team.h"
-#include "rnnfast/chunks.h"
 
 namespace rnnfast::RNNFAST_ISA {
 
@@ -29,6 +28,8 @@ class WeightGrad {
  public:
   /// Memory that the threads share.
   static Index work_size(const Dims& d) { return blocks_of<Real>(columns(d)) * height(d) * L; }
+  /// Memory that each of them needs for itself.
+  static Index own_size(const Dims& d) { return d.row(d.T) > kUnpackedRows ? gathered_size<Real>() : 0; }
   /// Rows that a chunk has at most.
   static Index chunk_rows(const Dims& d) { return most(d.N, height(d)); }
 
@@ -69,14 +70,15 @@ class WeightGrad {
   }
 
   /// Adds, or writes, what a piece is to the gradient of some gates.
-  ///   gates   the range of planes * H this thread is responsible for
-  void add(Index number, Range gates) const {
+  ///   gates  the range of planes * H this thread is responsible for
+  ///   own    memory of this thread: own_size()
+  void add(Index number, Range gates, Real* own) const {
     const Piece piece = piece_at(number);
     const Index count = piece.rows.size();
     const LeftColumns<Real> gradients{da[d.row(steps.first) + piece.rows.first], da.stride};
     if (args.db_ih != nullptr) add_bias(gradients, count, gates, piece.adds);
     if (piece.is_packed()) {
-      add_packed(piece, gradients, gates);
+      add_packed(piece, gradients, gates, own);
     } else {
       add_unpacked(piece, gradients, gates);
     }
@@ -85,9 +87,6 @@ class WeightGrad {
  private:
   static constexpr int L = kLanes<Real>;
   static constexpr Index kRowsAtOnce = 16;  // that are packed
-  // Two cache lines: the rows of a piece are read along the columns, and what is read of them stays in the L2 cache
-  // while all inputs pass.
-  static constexpr Index kGatesAtOnce = 128 / static_cast<Index>(sizeof(Real));
 
   const Dims& d;
   const BackwardArgs<Real>& args;
@@ -137,7 +136,7 @@ class WeightGrad {
     }
   }
 
-  void add_packed(const Piece& piece, const LeftColumns<Real>& gradients, Range gates) const {
+  void add_packed(const Piece& piece, const LeftColumns<Real>& gradients, Range gates, Real* own) const {
     const Index count = piece.rows.size();
     // Two products cost more than few rows of zeros.
     const Index zeros = piece.zero_rows < count / 8 ? 0 : piece.zero_rows;
@@ -151,15 +150,15 @@ class WeightGrad {
       const Range positions = intersection(gates, {plane * d.H, (plane + 1) * d.H});
       if (positions.size() <= 0) continue;
       if (zeros == 0) {
-        add_groups(gradients, positions, blocks, panels, piece.adds);
+        add_groups(gradients, positions, blocks, panels, piece.adds, own);
         continue;
       }
       const Range of_inputs = intersection(blocks, {0, input_blocks});
-      if (of_inputs.size() > 0) add_groups(gradients, positions, of_inputs, panels, piece.adds);
+      if (of_inputs.size() > 0) add_groups(gradients, positions, of_inputs, panels, piece.adds, own);
       const Range of_states = intersection(blocks, {input_blocks, all_blocks});
       if (of_states.size() > 0 && (moving.depth > 0 || !piece.adds)) {
         add_groups({gradients.data + zeros * gradients.stride, gradients.stride}, positions, of_states, moving,
-                   piece.adds);
+                   piece.adds, own);
       }
     }
   }
@@ -187,27 +186,23 @@ class WeightGrad {
   }
 
   void add_groups(const LeftColumns<Real>& gradients, Range positions, Range blocks, const Panels<Real>& panels,
-                  bool adds) const {
-    for (Index first = positions.first; first < positions.last; first += kGatesAtOnce) {
-      add_tiles(gradients, {first, least(first + kGatesAtOnce, positions.last)}, blocks, panels, adds);
-    }
-  }
-
-  void add_tiles(const LeftColumns<Real>& gradients, Range positions, Range blocks, const Panels<Real>& panels,
-                 bool adds) const {
-    for_each_tile<1>(positions.size(), blocks, [&](const TileRange& tile) {
-      Accumulators<Real> acc;
-      const Index first = positions.first + tile.first_row;
+                  bool adds, Real* own) const {
+    const auto for_each_target_of = [&](const TileRange& tile, const auto& body) {
       for (Index r = 0; r < tile.rows; ++r) {
-        for_each_target(first + r, tile.first_block * L, tile.blocks * L, prefetch_columns);
+        for_each_target(tile.first_row + r, tile.first_block * L, tile.blocks * L,
+                        [&](Real* to, Index skip, Index count) { body(to, r, skip, count); });
       }
-      multiply(tile, acc.data, from_zero<Real>(), LeftColumns<Real>{gradients.data + first, gradients.stride}, panels);
-      for (Index r = 0; r < tile.rows; ++r) {
-        const Real* sums = acc.at(tile, r, 0, 1);
-        for_each_target(first + r, tile.first_block * L, tile.blocks * L,
-                        [&](Real* to, Index skip, Index count) { add_columns(to, sums + skip, count, adds); });
-      }
-    });
+    };
+    multiply_columns(
+        gradients, positions, blocks, panels, own,
+        [&](const TileRange& tile) {
+          for_each_target_of(tile, [](Real* to, Index, Index, Index count) { prefetch_columns(to, count); });
+        },
+        [&](const TileRange& tile, Accumulators<Real>& acc) {
+          for_each_target_of(tile, [&](Real* to, Index r, Index skip, Index count) {
+            add_columns(to, acc.at(tile, r, 0, 1) + skip, count, adds);
+          });
+        });
   }
 
   static constexpr bool has_input(int plane) { return input_product<CellMath>(plane) >= 0; }
@@ -257,7 +252,7 @@ class WeightGrad {
     for (Index j = 0; j < count; j += kLine<Real>) __builtin_prefetch(from + j);
   }
 
-  static RNNFAST_INLINE void prefetch_columns(Real* to, Index /*skip*/, Index count) {
+  static RNNFAST_INLINE void prefetch_columns(Real* to, Index count) {
     for (Index j = 0; j < count; j += L) __builtin_prefetch(to + j, 1);
   }
 
