@@ -38,6 +38,14 @@ def test_forward_at_every_remainder_of_lanes_and_rows(cell, dtype, isa):
 
 
 @by_cell
+@pytest.mark.parametrize("N", [1, 2, 5])
+def test_forward_of_few_units_with_many_inputs(cell, N, dtype, isa):
+    """One block of units, or two, the last of which is narrow only because there are 16 times as many inputs."""
+    for H in (1, 3, 4, 6, 9, 12, 18, 29):
+        check_forward(Case(cell, T=3, N=N, I=16 * H, H=H), dtype)
+
+
+@by_cell
 def test_forward_of_wide_layers(cell, dtype, isa):
     """H = 256 with float32 at the promised 1e-6: beyond every cache level that packing or chunks may depend on."""
     check_forward(Case(cell, T=6, N=7, I=128, H=256), dtype)

@@ -240,7 +240,8 @@ struct ForwardPack {
             in_parts && bytes * blocks_of<Real>(d.H) > kFarBytes};
   }
 
-  // One of two blocks is never narrow: few rows pass both at once.
+  // One block, or one of two, is narrow only if there are many more inputs than units: of the recurrent product, few
+  // rows pass both at once.
   ForwardPack(LayerDims d, const Panels<Real>& of_x, const Panels<Real>& of_h, const Real* biases)
       : blocks(blocks_of<Real>(d.H)),
         full_blocks(blocks),
@@ -250,7 +251,9 @@ struct ForwardPack {
         w_hh(of_h),
         bias(biases),
         narrow_bias(biases + blocks * L * CellMath::kPlanes) {
-    if (narrow_units > 0 && blocks > 2) last_vectors = static_cast<int>((P * narrow_units + L - 1) / L);
+    if (narrow_units > 0 && (blocks > 2 || d.I >= 16 * d.H)) {
+      last_vectors = static_cast<int>((P * narrow_units + L - 1) / L);
+    }
     if (last_vectors < P) --full_blocks;
   }
 
