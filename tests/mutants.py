@@ -926,9 +926,16 @@ MUTANTS = (
     Mutant(
         "outer-first-row-only",
         OUTER,
-        "load_lanes(b[m] + k, left)",
-        "load_lanes(b[0] + k, left)",
+        "from[m] = b[m];",
+        "from[m] = b[0];",
         "weight gradients of few rows take the first row for all",
+    ),
+    Mutant(
+        "outer-too-many-rows",
+        OUTER,
+        "if (rows < R) return add_outer_row",
+        "if (rows + (R == kOuterRows) < R) return add_outer_row",
+        "of a few rows less than the most, weight gradients take one row more than there is",
     ),
     Mutant(
         "sparse-row-chains-end-together",

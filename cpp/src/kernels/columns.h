@@ -55,8 +55,8 @@ inline void gather_columns(Real* to, const LeftColumns<Real>& a, Index depth, co
 /// Calls fetch(tile), multiplies, and calls add(tile, sums) for all tiles of some columns of a and blocks of b. A
 /// tile's first_row is the number of its first column.
 ///
-/// If there is much of it, the columns of a tile are gathered first: they stay in the L1 cache while all of b passes, and the
-/// rows of sums are written from end to end.
+/// If there is much of it, the columns of a tile are gathered first: they stay in the L1 cache while all of b passes,
+/// and the rows of sums are written from end to end.
 ///   a     in  b.depth <= kPieceRows rows
 ///   work      gathered_size() numbers
 template <class Real, class Fetch, class Add>

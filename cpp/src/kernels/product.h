@@ -243,12 +243,12 @@ template <class Real, class RightRow>
 inline void add_outer_products(Real* to, Index right, Index rows, RowsIn<Real> a, const RightRow& b,
                                const Ranges* ranges, const OuterShare& share, Real* work) {
   constexpr int L = kLanes<Real>;
-  if (rows <= kUnpackedRows && ranges == nullptr) {
+  if (rows <= kOuterRows && ranges == nullptr) {
     const auto [first, last] = columns_of<Real>(share.blocks, right);
-    const Real* from[kUnpackedRows];
+    const Real* from[kOuterRows];
     for (Index m = 0; m < rows; ++m) from[m] = b(m) + first;
     for (Index k = share.rows.first; k < share.rows.last && last > first; ++k) {
-      Real factor[kUnpackedRows];
+      Real factor[kOuterRows];
       for (Index m = 0; m < rows; ++m) factor[m] = a[m][k];
       add_outer_row(to + k * right + first, last - first, rows, factor, from, true);
     }

@@ -29,7 +29,7 @@ class WeightGrad {
   /// Memory that the threads share.
   static Index work_size(const Dims& d) { return blocks_of<Real>(columns(d)) * height(d) * L; }
   /// Memory that each of them needs for itself.
-  static Index own_size(const Dims& d) { return d.row(d.T) > kUnpackedRows ? gathered_size<Real>() : 0; }
+  static Index own_size(const Dims& d) { return d.row(d.T) > kOuterRows ? gathered_size<Real>() : 0; }
   /// Rows that a chunk has at most.
   static Index chunk_rows(const Dims& d) { return most(d.N, height(d)); }
 
@@ -101,7 +101,7 @@ class WeightGrad {
     Index zero_rows;  // the first ones of them
     bool adds;        // to what stands in the gradients
 
-    bool is_packed() const { return rows.size() > kUnpackedRows; }
+    bool is_packed() const { return rows.size() > kOuterRows; }
   };
 
   /// Consecutive rows, counted from the first one of the chunk.
@@ -164,8 +164,8 @@ class WeightGrad {
   }
 
   void add_unpacked(const Piece& piece, const LeftColumns<Real>& gradients, Range gates) const {
-    const Real* x[kUnpackedRows];
-    const Real* h_prev[kUnpackedRows];
+    const Real* x[kOuterRows];
+    const Real* h_prev[kOuterRows];
     const Index count = piece.rows.size();
     for_each_row(piece.rows, [&](Index row, const Real* x_row, const Real* h_row) {
       x[row - piece.rows.first] = x_row;
@@ -173,7 +173,7 @@ class WeightGrad {
     });
     const Index zeros = piece.zero_rows;
     for (Index position = gates.first; position < gates.last; ++position) {
-      Real a[kUnpackedRows];
+      Real a[kOuterRows];
       for (Index m = 0; m < count; ++m) a[m] = gradients.data[m * gradients.stride + position];
       for_each_target(position, 0, columns(d), [&](Real* to, Index skip, Index width) {
         if (skip == 0) {
