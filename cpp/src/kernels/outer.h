@@ -15,14 +15,14 @@ __attribute__((noinline)) void add_outer_row_of(Real* to, Index width, const Rea
   constexpr int L = kLanes<Real>;
   Vec<Real> factor[R];
   const Real* from[R];
-#pragma GCC unroll 12
+#pragma GCC unroll kOuterRows
   for (int m = 0; m < R; ++m) {
     factor[m] = splat(a[m]);
     from[m] = b[m];
   }
   const auto add = [&](Index k, Index left) __attribute__((always_inline)) {
     Vec<Real> sum{};
-#pragma GCC unroll 12
+#pragma GCC unroll kOuterRows
     for (int m = 0; m < R; ++m) sum = fma(factor[m], load_lanes(from[m] + k, left), sum);
     store_lanes(to + k, (adds ? load_lanes(to + k, left) : Vec<Real>{}) + sum, left);
   };
