@@ -62,16 +62,23 @@ void bench_derivative(Index count, const Real* gates, const Real* dh, const Real
   }
 }
 
+/// With the writing of the gradients as columns, which is a part of the derivative in training.
 template <class CellMath, class Real>
 void bench_weight_grad(const Dims& d, Real* da, const BackwardArgs<Real>& args) {
+  using Gradient = WeightGrad<CellMath, Real>;
   const Index size = CellMath::kPlanes * d.H;
-  const ChunkGradients<Real> gradients{da, 0, size};
+  const Columns<Real> columns{args.work, Gradient::columns_height(d)};
   for (Index last = d.T; last > 0;) {
     const Index first = first_of_chunk(d, last);
-    const WeightGrad<CellMath, Real> chunk(d, args, gradients, {first, last}, args.work);
+    const Index rows = d.row(last) - d.row(first);
+    const ChunkGradients<Real> gradients{da + d.row(first) * size, d.row(first), size, columns};
+    for (int plane = 0; plane < CellMath::kPlanes && columns.height > 0; ++plane) {
+      gradients.plane(plane, d.H).pack(gradients.data, size, rows, {plane * d.H, (plane + 1) * d.H});
+    }
+    const Gradient chunk(d, args, gradients, {first, last}, args.work + Gradient::columns_size(d));
     for (Index piece = 0; piece < chunk.pieces(); ++piece) {
       chunk.pack(piece, 0, 1);
-      chunk.add(piece, {0, size}, args.work + WeightGrad<CellMath, Real>::work_size(d));
+      chunk.add(piece, 0, 1);
     }
     last = first;
   }
@@ -85,7 +92,7 @@ constexpr bench::Parts<Real> bench_parts_of() {
           .multiply = bench_multiply<CellMath, Real>,
           .step = bench_step<CellMath, Real>,
           .derivative = bench_derivative<CellMath, Real>,
-          .weight_grad_work = [](const Dims& d) { return Gradients::work_size(d) + Gradients::own_size(d); },
+          .weight_grad_work = [](const Dims& d) { return Gradients::work_size(d) + Gradients::columns_size(d); },
           .weight_grad = bench_weight_grad<CellMath, Real>};
 }
 

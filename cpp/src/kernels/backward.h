@@ -11,9 +11,11 @@ namespace rnnfast::RNNFAST_ISA {
 
 template <class CellMath, class Real>
 class Backward {
+  using Gradient = WeightGrad<CellMath, Real>;
+
  public:
   static Index work_size(const Dims& d, int threads) {
-    return chunk_size(d) + WeightGrad<CellMath, Real>::work_size(d) + threads * own_size(d);
+    return chunk_size(d) + Gradient::columns_size(d) + Gradient::work_size(d) + threads * own_size(d);
   }
 
   static void run(const Dims& d, const BackwardArgs<Real>& args, StepRange steps, Team& team) {
@@ -27,23 +29,21 @@ class Backward {
     const Split split = Split::choose<Real>(d, P, team.size()).confirmed(team, d, P, steps);
     const Index blocks = blocks_of<Real>(d.H);
     Barrier barrier(split.threads);
-    const auto gates_of = [&](int member) { return share(kPlanes * d.H, member, split.threads); };
     for (Index last = steps.last; last > steps.first;) {
       const Index first = most(first_of_chunk(d, last), steps.first);
       const Backward self(d, args, d.row(first));
-      const WeightGrad<CellMath, Real> weight_grad = self.weight_grad({first, last});
+      const Gradient weight_grad = self.weight_grad({first, last});
       parallel(team, split.threads, [&](int member) {
         self.run_part(first, last, split.part(d, {first, last}, blocks, member), split.by_units ? &barrier : nullptr);
         weight_grad.pack(0, member, split.threads);
       });
       parallel(team, split.threads, [&](int member) {
         if (args.dx != nullptr) self.write_input_grad(first, last, member, split.threads);
-        weight_grad.add(0, gates_of(member), self.work_of(member));
+        weight_grad.add(0, member, split.threads);
       });
       for (Index piece = 1; piece < weight_grad.pieces(); ++piece) {
         parallel(team, split.threads, [&](int member) { weight_grad.pack(piece, member, split.threads); });
-        parallel(team, split.threads,
-                 [&](int member) { weight_grad.add(piece, gates_of(member), self.work_of(member)); });
+        parallel(team, split.threads, [&](int member) { weight_grad.add(piece, member, split.threads); });
       }
       last = first;
     }
@@ -54,7 +54,7 @@ class Backward {
   static void run_unpacked(const Dims& d, const BackwardArgs<Real>& args, Team& team) {
     const int members = Split::choose<Real>(d, CellMath::kProducts, team.size()).threads;
     const Backward self(d, args, 0);
-    const WeightGrad<CellMath, Real> weight_grad = self.weight_grad({0, 1});
+    const Gradient weight_grad = self.weight_grad({0, 1});
     const Index blocks = blocks_of<Real>(d.H);
     parallel(team, members, [&](int member) {
       const Step only = self.step_at(0);
@@ -85,7 +85,7 @@ class Backward {
           add_products(args.raw->w_ih + CellMath::kInputGate[p] * d.H * d.I, d.I, of_x, dx, of_dx);
         }
       }
-      weight_grad.add(0, share(kPlanes * d.H, member, members), work);
+      weight_grad.add(0, member, members);
     });
   }
 
@@ -102,15 +102,17 @@ class Backward {
   const ChunkGradients<Real> gradients;
 
   Backward(const Dims& dims, const BackwardArgs<Real>& a, Index first_row)
-      : d(dims), args(a), pack({d.I, d.H}, a.packed), gradients{a.work, first_row, gradient_stride(d)} {}
+      : d(dims),
+        args(a),
+        pack({d.I, d.H}, a.packed),
+        gradients{a.work, first_row, gradient_stride(d), {a.work + chunk_size(d), Gradient::columns_height(d)}} {}
 
-  static Index gradient_stride(const Dims& d) { return stride_below<Real>(kPlanes * d.H); }
-  static Index chunk_size(const Dims& d) { return WeightGrad<CellMath, Real>::chunk_rows(d) * gradient_stride(d); }
-  /// What a thread needs for itself: for weight gradients, and before them, of a single step, for dh and dx.
+  static Index gradient_stride(const Dims& d) { return odd_lines<Real>(kPlanes * d.H); }
+  static Index chunk_size(const Dims& d) { return Gradient::chunk_rows(d) * gradient_stride(d); }
+  /// What a thread needs for itself, for dh and dx of a single step.
   static Index own_size(const Dims& d) {
-    const Index size = WeightGrad<CellMath, Real>::own_size(d);
-    if (!backward_runs_unpacked(d) || d.N <= kUnpackedRows) return size;
-    return most(size, most(part_work_size<Real>(d.I), part_work_size<Real>(d.H)));
+    if (!backward_runs_unpacked(d) || d.N <= kUnpackedRows) return 0;
+    return most(part_work_size<Real>(d.I), part_work_size<Real>(d.H));
   }
 
   /// Where one step reads and writes. Pointers are to the first row of the batch.
@@ -238,6 +240,8 @@ class Backward {
   __attribute__((noinline)) void differentiate(const Real* dh, Index dh_stride, Index rows, const Step& step,
                                                Index first_row, Index unit) const {
     const Index width = Full ? L : d.H - unit;
+    const Index columns_of_plane = Columns<Real>::size(d.H, gradients.columns.height);
+    Real* columns = gradients.columns.at(step.row + first_row - gradients.first_row, unit);
     for (Index r = 0; r < rows; ++r, dh += dh_stride) {
       const Index row = first_row + r;
       const Index at = row * d.H + unit;
@@ -265,6 +269,11 @@ class Backward {
       if constexpr (CellMath::kPassesStateOn) store_lanes(args.dh + at, carry, width);
       Real* const to = step.da + row * gradients.stride + unit;
       for (int plane = 0; plane < kPlanes; ++plane) store_lanes(to + plane * d.H, planes[plane], width);
+      if (gradients.columns.height == 0) continue;
+      for (int plane = 0; plane < kPlanes; ++plane) {
+        gradients.columns.put(columns + plane * columns_of_plane, planes[plane], width);
+      }
+      columns += Columns<Real>::kWidth;
     }
   }
 
@@ -307,12 +316,12 @@ class Backward {
     }
   }
 
-  WeightGrad<CellMath, Real> weight_grad(StepRange steps) const {
-    return {d, args, gradients, steps, args.work + chunk_size(d)};
+  Gradient weight_grad(StepRange steps) const {
+    return {d, args, gradients, steps, args.work + chunk_size(d) + Gradient::columns_size(d)};
   }
 
   Real* work_of(int member) const {
-    return args.work + chunk_size(d) + WeightGrad<CellMath, Real>::work_size(d) + member * own_size(d);
+    return args.work + chunk_size(d) + Gradient::columns_size(d) + Gradient::work_size(d) + member * own_size(d);
   }
 };
 

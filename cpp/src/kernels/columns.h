@@ -4,93 +4,99 @@
 //   sum[m][k] = sum over rows of a[row][m] b[row][k]
 #pragma once
 
-#include "kernels/team.h"
+#include "kernels/rows.h"
 #include "rnnfast/chunks.h"
 
 namespace rnnfast::RNNFAST_ISA {
 
-/// Columns of a that all of b passes together: two cache lines, so that what is read of them stays in the L2 cache
-/// meanwhile.
+/// Columns of some rows of numbers, in groups of as many as a tile multiplies: the columns of a group stay in the L1
+/// cache while all of b passes.
+///   data  [groups][height][kWidth]; one group is an odd number of cache lines after the other
 template <class Real>
-inline constexpr Index kColumnsAtOnce = 2 * kLine<Real>;
+struct Columns {
+  static constexpr int kWidth = kAccumulators == 24 ? 8 : 4;
+  static constexpr int L = kLanes<Real>;
+  static_assert(kWidth % L == 0 || L % kWidth == 0);
 
-/// Tiles whose columns are gathered together: some three cache lines of floats.
-inline constexpr Index kTilesGathered = 8;
+  Real* data;
+  Index height;  // rows that there is memory for
 
-/// Gathering columns pays from so many bytes of a, b and the sums on, about two L2 caches, and so many blocks of b.
-inline constexpr Index kWorthGathering = (kIsAvx2 ? 1 : 2) * 1024 * 1024;
-inline constexpr Index kBlocksWorthGathering = 24;
+  /// Groups that `count` columns take, written a register at a time.
+  static constexpr Index groups_of(Index count) { return (blocks_of<Real>(count) * L + kWidth - 1) / kWidth; }
+  static constexpr Index stride(Index height) { return odd_lines<Real>(height * kWidth); }
+  static constexpr Index size(Index count, Index height) { return height == 0 ? 0 : groups_of(count) * stride(height); }
 
-/// From one tile of gathered columns to the next, which whole registers at the end of the one before must not reach.
-template <class Real>
-inline constexpr Index kGatheredTile = kPieceRows * kTallest<1> + kLanes<Real>;
+  /// Where a column of a row stands.
+  RNNFAST_INLINE Real* at(Index row, Index column) const {
+    return data + column / kWidth * stride(height) + row * kWidth + column % kWidth;
+  }
 
-/// Memory that multiply_columns needs.
-template <class Real>
-constexpr Index gathered_size() {
-  return kTilesGathered * kGatheredTile<Real>;
-}
+  /// Writes `count` columns of a row to their places, the first of which is `to`, the place of a multiple of the lanes;
+  /// perhaps also those that follow up to a whole group or register.
+  RNNFAST_INLINE void put(Real* to, Vec<Real> v, Index count) const {
+    if constexpr (L > kWidth) {
+      static_assert(L == 2 * kWidth);
+      put_half<0>(to, v, std::make_integer_sequence<int, kWidth>{});
+      if (count > kWidth) put_half<kWidth>(to + stride(height), v, std::make_integer_sequence<int, kWidth>{});
+    } else {
+      store(to, v);
+    }
+  }
 
-/// to[tile][row][column of the tile] = columns of a, which `cuts` divide into tiles; a few rows at a time, so that each
-/// cache line of them is fetched once.
-template <class Real>
-inline void gather_columns(Real* to, const LeftColumns<Real>& a, Index depth, const Index* cuts, Index tiles) {
-  constexpr int L = kLanes<Real>;
-  constexpr Index kRows = 16;
-  for (Index first = 0; first < depth; first += kRows) {
-    const Index rows = least(kRows, depth - first);
-    for (Index tile = 0; tile < tiles; ++tile) {
-      const Index width = cuts[tile + 1] - cuts[tile];
-      // The last register of a row reaches into the next one, so the first ones are written later.
-      for (Index j = (width - 1) / L * L; j >= 0; j -= L) {
-        const Index left = cuts[tiles] - cuts[tile] - j;
-        const Real* from = a.data + first * a.stride + cuts[tile] + j;
-        Real* at = to + tile * kGatheredTile<Real> + first * width + j;
-        for (Index row = 0; row < rows; ++row, from += a.stride, at += width) store(at, load_lanes(from, left));
+  /// Packs rows first_row.. of a matrix, whose columns `some` become columns 0..
+  void pack(const Real* from, Index from_stride, Index rows, Range some) const {
+    for (Index row = 0; row < rows; ++row, from += from_stride) {
+      for (Index j = some.first; j < some.last; j += L) {
+        const Index count = lanes_left<Real>(j, some.last);
+        put(at(row, j - some.first), load_lanes(from + j, count), count);
       }
     }
   }
-}
+
+ private:
+  template <int First, int... J>
+  static RNNFAST_INLINE void put_half(Real* to, Vec<Real> v, std::integer_sequence<int, J...>) {
+    const auto half = __builtin_shufflevector(v, v, (First + J)...);
+    std::memcpy(to, &half, sizeof half);
+  }
+};
+
+/// So much of b stays in the L2 cache while all columns of a pass.
+inline constexpr Index kPassingBytes = (kIsAvx2 ? 256 : 512) * 1024;
 
 /// Calls fetch(tile), multiplies, and calls add(tile, sums) for all tiles of some columns of a and blocks of b. A
 /// tile's first_row is the number of its first column.
-///
-/// If there is much of it, the columns of a tile are gathered first: they stay in the L1 cache while all of b passes,
-/// and the rows of sums are written from end to end.
-///   a     in  b.depth <= kPieceRows rows
-///   work      gathered_size() numbers
+///   first_row  in  of a, where b.depth rows begin
+///   columns    in  begin with a group
 template <class Real, class Fetch, class Add>
-RNNFAST_INLINE void multiply_columns(const LeftColumns<Real>& a, Range columns, Range blocks, const Panels<Real>& b,
-                                     Real* work, const Fetch& fetch, const Add& add) {
-  const auto multiply_tile = [&](const TileRange& tile, const LeftColumns<Real>& left) {
-    Accumulators<Real> acc;
-    fetch(tile);
-    multiply(tile, acc.data, from_zero<Real>(), left, b);
-    add(tile, acc);
-  };
-  const Index width = blocks.size() * kLanes<Real>;
-  const Index size = b.depth * (a.stride + width) + a.stride * width;
-  if (size * static_cast<Index>(sizeof(Real)) < kWorthGathering || blocks.size() < kBlocksWorthGathering) {
-    for (Index first = columns.first; first < columns.last; first += kColumnsAtOnce<Real>) {
-      for_each_tile<1>(least(kColumnsAtOnce<Real>, columns.last - first), blocks, [&](TileRange tile) {
-        tile.first_row += first;
-        multiply_tile(tile, {a.data + tile.first_row, a.stride});
-      });
-    }
-    return;
-  }
-  constexpr Index kWidth = blocks_at_once(kTallest<1>, 1);
-  const Index tiles = (columns.size() + kTallest<1> - 1) / kTallest<1>;
-  for (Index number = 0; number < tiles; number += kTilesGathered) {
-    const Index some = least(kTilesGathered, tiles - number);
-    Index cuts[kTilesGathered + 1];
-    for (Index j = 0; j <= some; ++j) cuts[j] = columns.first + columns.size() * (number + j) / tiles;
-    gather_columns(work, a, b.depth, cuts, some);
-    for (Index j = 0; j < some; ++j) {
-      const Index count = cuts[j + 1] - cuts[j];
-      const LeftColumns<Real> gathered{work + j * kGatheredTile<Real>, count};
-      for (Index block = blocks.first; block < blocks.last; block += kWidth) {
-        multiply_tile({cuts[j], count, block, least(kWidth, blocks.last - block)}, gathered);
+RNNFAST_INLINE void multiply_columns(const Columns<Real>& a, Index first_row, Range columns, Range blocks,
+                                     const Panels<Real>& b, const Fetch& fetch, const Add& add) {
+  constexpr Index kWidth = Columns<Real>::kWidth;
+  constexpr Index kBlocks = blocks_at_once(kWidth, 1);
+  constexpr Index kBlockBytes = kLanes<Real> * static_cast<Index>(sizeof(Real));
+  assert(columns.first % kWidth == 0);
+  if (blocks.size() <= 0) return;
+  // Blocks are cut evenly into tiles, of which the first `wider` have one block more.
+  const Index tiles = (blocks.size() + kBlocks - 1) / kBlocks;
+  const Index width = blocks.size() / tiles;
+  const Index wider = blocks.size() - tiles * width;
+  const Index wanted = (blocks.size() * b.depth * kBlockBytes + kPassingBytes - 1) / kPassingBytes;
+  const Index parts = most<Index>(1, least(wanted, tiles));
+  for (Index part = 0; part < parts; ++part) {
+    const Range some{tiles * part / parts, tiles * (part + 1) / parts};
+    for (Index first = columns.first; first < columns.last; first += kWidth) {
+      const Index count = least(kWidth, columns.last - first);
+      const LeftColumns<Real> left{a.at(first_row, first), kWidth};
+      Index block = blocks.first + some.first * width + least(some.first, wider);
+      for (Index number = some.first; number < some.last; ++number) {
+        const TileRange tile{first, count, block, width + (number < wider ? 1 : 0)};
+        const Operands<Real, LeftColumns<Real>> operands{left, b.block(block), b.stride, b.depth};
+        Accumulators<Real> acc;
+        fetch(tile);
+        Tiles<Real, 1, LeftColumns<Real>>::template get<kWidth>(count, tile.blocks)(acc.data, kLanes<Real>,
+                                                                                    from_zero<Real>(), &operands, 1);
+        add(tile, acc);
+        block += tile.blocks;
       }
     }
   }

@@ -45,7 +45,7 @@ class OptionBackward {
   /// What the sums over the rows of a chunk need. Where nothing is normalised, and where products with x and h do not
   /// stay apart, some of these are the same.
   struct Chunk {
-    Index stride;      // of the first four: stride_below(M)
+    Index stride;      // of the first four: odd_lines(M)
     Real* da;          // (rows, M)  gradient of what is added to b_ih
     Real* da_hh;       // (rows, M)  of what is added to b_hh
     Real* dx_product;  // (rows, M)  of w_ih x
@@ -65,7 +65,7 @@ class OptionBackward {
       const bool lstm = cell.kind == CellKind::lstm;
       Carver<Real> carver{work};
       const auto take = [&](bool wanted, Index columns) { return wanted ? carver.take(rows * columns) : nullptr; };
-      stride = stride_below<Real>(cell.M());
+      stride = odd_lines<Real>(cell.M());
       da = carver.take(rows * stride);
       da_hh = keeps_biases_apart(cell) ? carver.take(rows * stride) : da;
       dx_product = cell.layer_norm ? carver.take(rows * stride) : da;

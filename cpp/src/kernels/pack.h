@@ -110,13 +110,14 @@ inline void pack_lanes(Real* to, Index to_stride, const Real* w, Index rows, Ind
 }
 
 /// Panels for products whose sum runs over the gates: w columns become lanes. Writes some blocks.
-///   to    out  [blocks of columns][P * H][lanes]
+///   to    out  [blocks of columns][P * H][lanes], blocks `to_stride` apart
 ///   w     in   (G*H, columns); gate[p] is the row block of the p-th part of the sum
 template <class Real, int P>
-inline void pack_columns_by_gates(Real* to, const Real* w, const int (&gate)[P], Index H, Index columns, Range blocks) {
+inline void pack_columns_by_gates(Real* to, Index to_stride, const Real* w, const int (&gate)[P], Index H,
+                                  Index columns, Range blocks) {
   constexpr int L = kLanes<Real>;
   for (int p = 0; p < P; ++p) {
-    pack_lanes(to + p * H * L, P * H * L, w + gate[p] * H * columns, H, columns, blocks);
+    pack_lanes(to + p * H * L, to_stride, w + gate[p] * H * columns, H, columns, blocks);
   }
 }
 
@@ -282,19 +283,22 @@ struct BackwardPack {
   Panels<Real> w_ih;  // [blocks of I][P * H][lanes]
 
   BackwardPack(LayerDims d, const Real* buffer)
-      : w_hh{buffer, P * d.H, P * d.H * L}, w_ih{buffer + blocks_of<Real>(d.H) * w_hh.stride, P * d.H, P * d.H * L} {}
+      : w_hh{buffer, P * d.H, stride(d)}, w_ih{buffer + blocks_of<Real>(d.H) * stride(d), P * d.H, stride(d)} {}
 
-  static Index size(LayerDims d) { return (blocks_of<Real>(d.H) + blocks_of<Real>(d.I)) * P * d.H * L; }
+  static Index size(LayerDims d) { return (blocks_of<Real>(d.H) + blocks_of<Real>(d.I)) * stride(d); }
 
   static void pack(LayerDims d, const Parameters<Real>& parameters, Real* buffer, Team& team) {
-    Real* const w_ih = buffer + blocks_of<Real>(d.H) * P * d.H * L;
+    Real* const w_ih = buffer + blocks_of<Real>(d.H) * stride(d);
     pack_in_parallel(team, size(d), [&](int member, int members) {
-      pack_columns_by_gates<Real, P>(buffer, parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H,
+      pack_columns_by_gates<Real, P>(buffer, stride(d), parameters.w_hh, CellMath::kRecurrentGate, d.H, d.H,
                                      share(blocks_of<Real>(d.H), member, members));
-      pack_columns_by_gates<Real, P>(w_ih, parameters.w_ih, CellMath::kInputGate, d.H, d.I,
+      pack_columns_by_gates<Real, P>(w_ih, stride(d), parameters.w_ih, CellMath::kInputGate, d.H, d.I,
                                      share(blocks_of<Real>(d.I), member, members));
     });
   }
+
+ private:
+  static Index stride(LayerDims d) { return odd_lines<Real>(P * d.H * L); }
 };
 
 }  // namespace rnnfast::RNNFAST_ISA

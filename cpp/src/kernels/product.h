@@ -222,10 +222,16 @@ inline void add_products(const Matrix<Real>& w, Range blocks, Index count, RowsI
   }
 }
 
+/// Columns of the left factors of outer products that are packed at once.
+inline constexpr Index kColumnsAtOnce = 256;
+
+template <class Real>
+inline constexpr Index kPieceStride = odd_lines<Real>(kPieceRows * kLanes<Real>);
+
 /// Memory that add_outer_products needs.
 template <class Real>
 constexpr Index outer_work_size(Index right) {
-  return blocks_of<Real>(right) * kLanes<Real> * kPieceRows + gathered_size<Real>();
+  return blocks_of<Real>(right) * kPieceStride<Real> + Columns<Real>::size(kColumnsAtOnce, kPieceRows);
 }
 
 /// A thread's part of a sum of outer products.
@@ -257,22 +263,23 @@ inline void add_outer_products(Real* to, Index right, Index rows, RowsIn<Real> a
   for (Index begin = 0; begin < rows; begin += kPieceRows) {
     const Index height = least(rows - begin, kPieceRows);
     for (Index block = share.blocks.first; block < share.blocks.last; ++block) {
-      Real* at = work + block * kPieceRows * L;
+      Real* at = work + block * kPieceStride<Real>;
       const Index width = lanes_left<Real>(block * L, right);
       for (Index m = 0; m < height; ++m, at += L) store(at, load_lanes(b(begin + m) + block * L, width));
     }
-    const Panels<Real> packed{work, height, kPieceRows * L};
-    const auto for_each_sum_of = [&](const TileRange& tile, const auto& body) {
-      for (Index r = 0; r < tile.rows; ++r) {
-        for (Index u = 0; u < tile.blocks; ++u) {
-          const Index column = (tile.first_block + u) * L;
-          body(to + (tile.first_row + r) * right + column, r, u, lanes_left<Real>(column, right));
+    const Panels<Real> packed{work, height, kPieceStride<Real>};
+    const Columns<Real> columns{work + blocks_of<Real>(right) * kPieceStride<Real>, kPieceRows};
+    const auto add = [&](Range some, Range blocks) {  // columns 0.. are those of a that begin with some.first
+      const auto for_each_sum_of = [&](const TileRange& tile, const auto& body) {
+        for (Index r = 0; r < tile.rows; ++r) {
+          for (Index u = 0; u < tile.blocks; ++u) {
+            const Index column = (tile.first_block + u) * L;
+            body(to + (some.first + tile.first_row + r) * right + column, r, u, lanes_left<Real>(column, right));
+          }
         }
-      }
-    };
-    const auto add = [&](Range some, Range blocks) {
+      };
       multiply_columns(
-          LeftColumns<Real>{a[begin], a.stride}, some, blocks, packed, work + blocks_of<Real>(right) * kPieceRows * L,
+          columns, 0, {0, some.size()}, blocks, packed,
           [&](const TileRange& tile) {
             for_each_sum_of(tile, [](Real* sum, Index, Index, Index) { __builtin_prefetch(sum, 1); });
           },
@@ -282,12 +289,15 @@ inline void add_outer_products(Real* to, Index right, Index rows, RowsIn<Real> a
             });
           });
     };
-    if (ranges == nullptr) {
-      if (share.rows.size() > 0) add(share.rows, share.blocks);
-      continue;
-    }
-    for (Index group = share.rows.first / kGradientRows; group * kGradientRows < share.rows.last; ++group) {
-      const Range some = intersection(share.rows, {group * kGradientRows, (group + 1) * kGradientRows});
+    const Index step = ranges == nullptr ? kColumnsAtOnce : kGradientRows;
+    for (Index group = share.rows.first / step; group * step < share.rows.last; ++group) {
+      const Range some = intersection(share.rows, {group * step, (group + 1) * step});
+      if (some.size() <= 0 || (ranges != nullptr && ranges->begin[group] == ranges->begin[group + 1])) continue;
+      columns.pack(a[begin], a.stride, height, some);
+      if (ranges == nullptr) {
+        add(some, share.blocks);
+        continue;
+      }
       for (Index range = ranges->begin[group]; range < ranges->begin[group + 1]; ++range) {
         add(some, intersection(share.blocks, {ranges->bounds[2 * range], ranges->bounds[2 * range + 1]}));
       }

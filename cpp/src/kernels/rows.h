@@ -21,13 +21,6 @@ using RowsIn = Rows<const Real*>;
 template <class Real>
 using RowsOut = Rows<Real*>;
 
-/// From one row of `columns` numbers to the next where columns of them are read: an odd number of cache lines, so that
-/// elements below each other do not share a cache set, and tiles lie in lines alike in every row.
-template <class Real>
-constexpr Index stride_below(Index columns) {
-  return ((columns + kLine<Real> - 1) / kLine<Real> | 1) * kLine<Real>;
-}
-
 template <class Real>
 RNNFAST_INLINE void copy_row(Real* to, const Real* from, Index count) {
   std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(Real));

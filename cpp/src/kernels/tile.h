@@ -14,6 +14,17 @@
 
 namespace rnnfast::RNNFAST_ISA {
 
+/// Numbers of a cache line.
+template <class Real>
+inline constexpr Index kLine = 64 / static_cast<Index>(sizeof(Real));
+
+/// At least `count` numbers, an odd number of cache lines: from one array to the next where several are read side by
+/// side, so that elements at the same place in each do not share a cache set, and all begin alike in a line.
+template <class Real>
+constexpr Index odd_lines(Index count) {
+  return ((count + kLine<Real> - 1) / kLine<Real> | 1) * kLine<Real>;
+}
+
 /// A packed matrix operand: for each block of units, `depth` groups of P vectors; or, in two parts, first `depth`
 /// groups of the first half of them and then as many of the other half.
 template <class Real>
@@ -42,10 +53,6 @@ inline constexpr int kWholeRows = least(6, kAccumulators / (P == 1 ? (kIsAvx2 ? 
 template <int P>
 inline constexpr bool kPartsHelp = P == 4 && kIsAvx2;
 inline constexpr Index kWholeBytes = 24 * 1024;
-
-/// Numbers of a cache line.
-template <class Real>
-inline constexpr Index kLine = 64 / static_cast<Index>(sizeof(Real));
 
 /// Packed weights of which most are in the L3 cache at best.
 inline constexpr Index kFarBytes = 2048 * 1024;

@@ -11,12 +11,18 @@
 
 namespace rnnfast::RNNFAST_ISA {
 
-/// Gradients of the pre-activations of a chunk's rows.
+/// Gradients of the pre-activations of a chunk's rows, (rows, planes * H).
 template <class Real>
 struct ChunkGradients {
   Real* data;
   Index first_row;  // of the chunk
   Index stride;
+  Columns<Real> columns;  // the same of more than kOuterRows rows, each plane beginning with a group; else of no memory
+
+  /// Columns of a plane of H units.
+  RNNFAST_INLINE Columns<Real> plane(int number, Index H) const {
+    return {columns.data + number * Columns<Real>::size(H, columns.height), columns.height};
+  }
 
   Real* operator[](Index row) const { return data + (row - first_row) * stride; }
 };
@@ -26,10 +32,11 @@ struct ChunkGradients {
 template <class CellMath, class Real>
 class WeightGrad {
  public:
-  /// Memory that the threads share.
-  static Index work_size(const Dims& d) { return blocks_of<Real>(columns(d)) * height(d) * L; }
-  /// Memory that each of them needs for itself.
-  static Index own_size(const Dims& d) { return d.row(d.T) > kOuterRows ? gathered_size<Real>() : 0; }
+  /// Memory that the threads share, without the gradients.
+  static Index work_size(const Dims& d) { return blocks_of<Real>(columns(d)) * block_stride(d); }
+  /// Rows of a chunk whose gradients are needed as columns; 0 if they are few.
+  static Index columns_height(const Dims& d) { return chunk_rows(d) > kOuterRows ? chunk_rows(d) : 0; }
+  static Index columns_size(const Dims& d) { return CellMath::kPlanes * Columns<Real>::size(d.H, columns_height(d)); }
   /// Rows that a chunk has at most.
   static Index chunk_rows(const Dims& d) { return most(d.N, height(d)); }
 
@@ -70,17 +77,22 @@ class WeightGrad {
   }
 
   /// Adds, or writes, what a piece is to the gradient of some gates.
-  ///   gates  the range of planes * H this thread is responsible for
-  ///   own    memory of this thread: own_size()
-  void add(Index number, Range gates, Real* own) const {
+  ///   member  of `members` threads, which share the groups of units of all planes
+  void add(Index number, int member, int members) const {
     const Piece piece = piece_at(number);
-    const Index count = piece.rows.size();
-    const LeftColumns<Real> gradients{da[d.row(steps.first) + piece.rows.first], da.stride};
-    if (args.db_ih != nullptr) add_bias(gradients, count, gates, piece.adds);
-    if (piece.is_packed()) {
-      add_packed(piece, gradients, gates, own);
-    } else {
-      add_unpacked(piece, gradients, gates);
+    constexpr Index kWidth = Columns<Real>::kWidth;
+    const Index of_plane = (d.H + kWidth - 1) / kWidth;
+    const Range groups = share(CellMath::kPlanes * of_plane, member, members);
+    for (int plane = 0; plane < CellMath::kPlanes; ++plane) {
+      const Range mine = intersection(groups, {plane * of_plane, (plane + 1) * of_plane});
+      const Range units{(mine.first - plane * of_plane) * kWidth, least((mine.last - plane * of_plane) * kWidth, d.H)};
+      if (units.size() <= 0) continue;
+      if (args.db_ih != nullptr) add_bias(piece, plane, units);
+      if (piece.is_packed()) {
+        add_packed(piece, plane, units);
+      } else {
+        add_unpacked(piece, plane, units);
+      }
     }
   }
 
@@ -92,14 +104,14 @@ class WeightGrad {
   const BackwardArgs<Real>& args;
   const ChunkGradients<Real>& da;
   const StepRange steps;
-  const Index rows;       // of the steps
+  const Index rows;  // of the steps
   const Index zero_rows;  // the first ones, whose previous state is zero
-  Real* const inputs;     // [blocks of columns][height][lanes] of a piece's [x, h_prev]
+  Real* const inputs;  // [blocks of columns][rows][lanes] of a piece's [x, h_prev], block_stride() apart
 
   struct Piece {
-    Range rows;       // of the chunk
+    Range rows;  // of the chunk
     Index zero_rows;  // the first ones of them
-    bool adds;        // to what stands in the gradients
+    bool adds;  // to what stands in the gradients
 
     bool is_packed() const { return rows.size() > kOuterRows; }
   };
@@ -122,6 +134,7 @@ class WeightGrad {
   static Index columns(const Dims& d) { return d.I + d.H; }
   /// Rows that a piece has at most.
   static Index height(const Dims& d) { return least(kPieceRows, d.row(d.T)); }
+  static Index block_stride(const Dims& d) { return odd_lines<Real>(height(d) * L); }
 
   /// Calls body(row, its x, its h_prev) for the rows of a range, counted from the first one of the chunk.
   template <class Body>
@@ -136,46 +149,62 @@ class WeightGrad {
     }
   }
 
-  void add_packed(const Piece& piece, const LeftColumns<Real>& gradients, Range gates, Real* own) const {
+  void add_packed(const Piece& piece, int plane, Range units) const {
     const Index count = piece.rows.size();
     // Two products cost more than few rows of zeros.
     const Index zeros = piece.zero_rows < count / 8 ? 0 : piece.zero_rows;
     const Index input_blocks = blocks_of<Real>(d.I);
     const Index all_blocks = blocks_of<Real>(columns(d));
-    const Panels<Real> panels{inputs, count, height(d) * L};
-    const Panels<Real> moving{inputs + zeros * L, count - zeros, panels.stride};
-    for (int plane = 0; plane < CellMath::kPlanes; ++plane) {
-      // A plane without an input product has no part in dw_ih, one without a recurrent product none in dw_hh.
-      const Range blocks{has_input(plane) ? 0 : d.I / L, has_recurrent(plane) ? all_blocks : input_blocks};
-      const Range positions = intersection(gates, {plane * d.H, (plane + 1) * d.H});
-      if (positions.size() <= 0) continue;
-      if (zeros == 0) {
-        add_groups(gradients, positions, blocks, panels, piece.adds, own);
-        continue;
-      }
-      const Range of_inputs = intersection(blocks, {0, input_blocks});
-      if (of_inputs.size() > 0) add_groups(gradients, positions, of_inputs, panels, piece.adds, own);
-      const Range of_states = intersection(blocks, {input_blocks, all_blocks});
-      if (of_states.size() > 0 && (moving.depth > 0 || !piece.adds)) {
-        add_groups({gradients.data + zeros * gradients.stride, gradients.stride}, positions, of_states, moving,
-                   piece.adds, own);
-      }
+    const Panels<Real> panels{inputs, count, block_stride(d)};
+    // A plane without an input product has no part in dw_ih, one without a recurrent product none in dw_hh.
+    const Range blocks{has_input(plane) ? 0 : d.I / L, has_recurrent(plane) ? all_blocks : input_blocks};
+    if (zeros == 0) {
+      add_products(piece, plane, units, 0, blocks, panels);
+      return;
     }
+    add_products(piece, plane, units, 0, intersection(blocks, {0, input_blocks}), panels);
+    if (zeros == count && piece.adds) return;
+    const Panels<Real> moving{inputs + zeros * L, count - zeros, panels.stride};
+    add_products(piece, plane, units, zeros, intersection(blocks, {input_blocks, all_blocks}), moving);
   }
 
-  void add_unpacked(const Piece& piece, const LeftColumns<Real>& gradients, Range gates) const {
+  /// The products of a piece's rows from its row `first` on.
+  void add_products(const Piece& piece, int plane, Range units, Index first, Range blocks,
+                    const Panels<Real>& panels) const {
+    const auto for_each_target_of = [&](const TileRange& tile, const auto& body) {
+      for (Index r = 0; r < tile.rows; ++r) {
+        for_each_target(plane, tile.first_row + r, tile.first_block * L, tile.blocks * L,
+                        [&](Real* to, Index skip, Index count) { body(to, r, skip, count); });
+      }
+    };
+    multiply_columns(
+        da.plane(plane, d.H), piece.rows.first + first, units, blocks, panels,
+        [&](const TileRange& tile) {
+          for_each_target_of(tile, [](Real* to, Index, Index, Index count) { prefetch_columns(to, count); });
+        },
+        [&](const TileRange& tile, Accumulators<Real>& acc) {
+          for_each_target_of(tile, [&](Real* to, Index r, Index skip, Index count) {
+            add_columns(to, acc.at(tile, r, 0, 1) + skip, count, piece.adds);
+          });
+        });
+  }
+
+  void add_unpacked(const Piece& piece, int plane, Range units) const {
     const Real* x[kOuterRows];
     const Real* h_prev[kOuterRows];
+    const Real* gradients[kOuterRows];
     const Index count = piece.rows.size();
     for_each_row(piece.rows, [&](Index row, const Real* x_row, const Real* h_row) {
-      x[row - piece.rows.first] = x_row;
-      h_prev[row - piece.rows.first] = h_row;
+      const Index m = row - piece.rows.first;
+      x[m] = x_row;
+      h_prev[m] = h_row;
+      gradients[m] = da[da.first_row + row] + plane * d.H;
     });
     const Index zeros = piece.zero_rows;
-    for (Index position = gates.first; position < gates.last; ++position) {
+    for (Index unit = units.first; unit < units.last; ++unit) {
       Real a[kOuterRows];
-      for (Index m = 0; m < count; ++m) a[m] = gradients.data[m * gradients.stride + position];
-      for_each_target(position, 0, columns(d), [&](Real* to, Index skip, Index width) {
+      for (Index m = 0; m < count; ++m) a[m] = gradients[m][unit];
+      for_each_target(plane, unit, 0, columns(d), [&](Real* to, Index skip, Index width) {
         if (skip == 0) {
           add_outer_row(to, width, count, a, x, piece.adds);
         } else if (zeros < count || !piece.adds) {
@@ -185,33 +214,13 @@ class WeightGrad {
     }
   }
 
-  void add_groups(const LeftColumns<Real>& gradients, Range positions, Range blocks, const Panels<Real>& panels,
-                  bool adds, Real* own) const {
-    const auto for_each_target_of = [&](const TileRange& tile, const auto& body) {
-      for (Index r = 0; r < tile.rows; ++r) {
-        for_each_target(tile.first_row + r, tile.first_block * L, tile.blocks * L,
-                        [&](Real* to, Index skip, Index count) { body(to, r, skip, count); });
-      }
-    };
-    multiply_columns(
-        gradients, positions, blocks, panels, own,
-        [&](const TileRange& tile) {
-          for_each_target_of(tile, [](Real* to, Index, Index, Index count) { prefetch_columns(to, count); });
-        },
-        [&](const TileRange& tile, Accumulators<Real>& acc) {
-          for_each_target_of(tile, [&](Real* to, Index r, Index skip, Index count) {
-            add_columns(to, acc.at(tile, r, 0, 1) + skip, count, adds);
-          });
-        });
-  }
-
   static constexpr bool has_input(int plane) { return input_product<CellMath>(plane) >= 0; }
   static constexpr bool has_recurrent(int plane) { return recurrent_product<CellMath>(plane) >= 0; }
 
   void pack_rows(const Piece& piece, const SomeRows& some) const {
     const Index width = piece.zero_rows == piece.rows.size() ? d.I : columns(d);
     for (Index block = 0; block < blocks_of<Real>(width); ++block) {
-      Real* to = inputs + (block * height(d) + some.first - piece.rows.first) * L;
+      Real* to = inputs + block * block_stride(d) + (some.first - piece.rows.first) * L;
       const Index first = block * L;
       for (Index m = 0; m < some.count; ++m, to += L) {
         if (first + L <= d.I) {
@@ -230,12 +239,10 @@ class WeightGrad {
     return column < d.I + d.H ? h_prev[column - d.I] : Real(0);
   }
 
-  /// Where the products of the gate at `position` in (planes, H) with the columns first..first+count-1 belong:
-  /// calls body(address, columns to skip, columns) for its rows of dw_ih and dw_hh.
+  /// Where the products of a plane's unit with the columns first..first+count-1 belong: calls body(address, columns to
+  /// skip, columns) for its rows of dw_ih and dw_hh.
   template <class Body>
-  RNNFAST_INLINE void for_each_target(Index position, Index first, Index count, const Body& body) const {
-    const int plane = static_cast<int>(position / d.H);
-    const Index unit = position % d.H;
+  RNNFAST_INLINE void for_each_target(int plane, Index unit, Index first, Index count, const Body& body) const {
     const Index end = least(first + count, columns(d));
     if (has_input(plane) && first < d.I) {
       const Index row = CellMath::kInputGate[input_product<CellMath>(plane)] * d.H + unit;
@@ -264,26 +271,22 @@ class WeightGrad {
     }
   }
 
-  void add_bias(const LeftColumns<Real>& gradients, Index count, Range gates, bool adds) const {
-    for (Index position = gates.first; position < gates.last;) {
-      const Index unit = position % d.H;
-      Index width = lanes_left<Real>(position, gates.last);
-      if (width > d.H - unit) width = d.H - unit;
+  void add_bias(const Piece& piece, int plane, Range units) const {
+    for (Index unit = units.first; unit < units.last; unit += L) {
+      const Index width = lanes_left<Real>(unit, units.last);
       Vec<Real> sum{};
-      const Real* from = gradients.data + position;
-      for (Index m = 0; m < count; ++m, from += gradients.stride) sum = sum + load_lanes(from, width);
+      const Real* from = da[da.first_row + piece.rows.first] + plane * d.H + unit;
+      for (Index m = 0; m < piece.rows.size(); ++m, from += da.stride) sum = sum + load_lanes(from, width);
       Real sums[L];
       store(sums, sum);
-      const int plane = static_cast<int>(position / d.H);
       if (has_input(plane)) {
         const Index gate = CellMath::kInputGate[input_product<CellMath>(plane)];
-        add_columns(args.db_ih + gate * d.H + unit, sums, width, adds);
+        add_columns(args.db_ih + gate * d.H + unit, sums, width, piece.adds);
       }
       if (has_recurrent(plane)) {
         const Index gate = CellMath::kRecurrentGate[recurrent_product<CellMath>(plane)];
-        add_columns(args.db_hh + gate * d.H + unit, sums, width, adds);
+        add_columns(args.db_hh + gate * d.H + unit, sums, width, piece.adds);
       }
-      position += width;
     }
   }
 };
