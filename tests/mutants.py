@@ -64,6 +64,7 @@ DENSE, ROWS, OUTER = (f"cpp/src/kernels/{name}.h" for name in ("dense", "rows", 
 COPY_ROWS = "cpp/src/rows.cpp"
 TILE, TEAM = "cpp/src/kernels/tile.h", "cpp/src/kernels/team.h"
 CREW, COLUMNS = "cpp/src/kernels/crew.h", "cpp/src/kernels/columns.h"
+SLICES = "cpp/src/kernels/slices.h"
 MATH, VEC = "cpp/src/simd/math.h", "cpp/src/simd/vec.h"
 OPTIM, LOSS, BIND_OPTIM = "cpp/src/kernels/optim.h", "cpp/src/kernels/loss.h", "cpp/bindings/bind_optim.cpp"
 CALL, RUN_CALLS = "cpp/bindings/recurrent_call.h", "cpp/bindings/run_calls.h"
@@ -98,7 +99,7 @@ MUTANTS = (
         "the same, only in the derivative",
     ),
     Mutant("lstm-g-sigmoid", LSTM, "g = tanh<Real>(g);", "g = sigmoid<Real>(g);", "the candidate cannot be negative"),
-    Mutant("lstm-h-without-tanh", LSTM, "return o * tanh<Real>(c);", "return o * c;", "h leaves (-1, 1)"),
+    Mutant("lstm-h-without-tanh", LSTM, "return a[3] * tanh<Real>(c);", "return a[3] * c;", "h leaves (-1, 1)"),
     Mutant(
         "lstm-lose-dc-carry",
         LSTM,
@@ -299,15 +300,15 @@ MUTANTS = (
     Mutant(
         "backward-dx-plane",
         BACKWARD,
-        "gradients[first_row + r] + CellMath::kInputPlane * d.H",
-        "gradients[first_row + r]",
+        "return gradients[row] + CellMath::kInputPlane * d.H;",
+        "return gradients[row];",
         "GRU: dx is made of the recurrent products' gradients",
     ),
     Mutant(
         "backward-dx-row",
         BACKWARD,
-        "to[r] = args.dx + d.place(first_row + r) * d.I",
-        "to[r] = args.dx + d.place(first_row + tile.rows - 1 - r) * d.I",
+        "store_lanes(to + u * L, load(acc.at(tile, r, u, 1)), lanes_left<Real>((tile.first_block",
+        "store_lanes(to + u * L, load(acc.at(tile, tile.rows - 1 - r, u, 1)), lanes_left<Real>((tile.first_block",
         "dx of one sequence is given to another",
     ),
     Mutant(
@@ -996,8 +997,8 @@ MUTANTS = (
     Mutant(
         "places-of-dx",
         BACKWARD,
-        "args.dx + d.place(first_row + r) * d.I + tile.first_block",
-        "args.dx + (first_row + r) * d.I + tile.first_block",
+        "args.dx + d.place(row) * d.I + block * L",
+        "args.dx + row * d.I + block * L",
         "a ragged batch writes dL/dx as if it stood in order",
     ),
     Mutant(
@@ -1070,6 +1071,29 @@ MUTANTS = (
         "if (count > L) put_half",
         "where a register is two groups of gates, the second one does not learn",
         isa="avx2",
+    ),
+    Mutant(
+        "slices-first-alone",
+        SLICES,
+        "pass < slices; ++pass",
+        "pass < 1; ++pass",
+        "of many weights only the first slice is multiplied",
+        isa="avx512",
+    ),
+    Mutant(
+        "slices-same-inputs",
+        SLICES,
+        "factor.a[tile.first_row + r] + slice.k.first",
+        "factor.a[tile.first_row + r]",
+        "every slice of the weights multiplies the first inputs",
+        isa="avx512",
+    ),
+    Mutant(
+        "cells-together-of-the-first",
+        FORWARD,
+        "open(first_cell + j, a[j], c[j])",
+        "open(first_cell, a[j], c[j])",
+        "rows finished together all have the gates of the first one",
     ),
     Mutant(
         "gradient-rows-not-packed-at-the-end",

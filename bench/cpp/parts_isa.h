@@ -41,7 +41,8 @@ void bench_step(Index count, const Real* a, const Real* h_prev, Real* c, Real* h
     Vec<Real> v[CellMath::kPlanes];
     for (int plane = 0; plane < CellMath::kPlanes; ++plane) v[plane] = load_lanes(a + plane * count + j, width);
     Vec<Real> state = load_lanes(c + j, width);
-    store_lanes(h + j, CellMath::template step<Real>(v, load_lanes(h_prev + j, width), state), width);
+    CellMath::template open_gates<Real>(v, state);
+    store_lanes(h + j, CellMath::template output<Real>(v, load_lanes(h_prev + j, width), state), width);
     store_lanes(c + j, state, width);
   }
 }

@@ -20,12 +20,20 @@ struct Gru {
   static constexpr bool kKeepsGates = true;
   static constexpr bool kPassesStateOn = true;  // part of h goes past the gates: dL/dh starts from the carry
 
+  /// a: pre-activations in; r and z, and the pre-activation of n out.
   template <class Real>
-  static RNNFAST_INLINE Vec<Real> step(Vec<Real> (&a)[kPlanes], Vec<Real> h_prev, Vec<Real>& /*c*/) {
+  static RNNFAST_INLINE void open_gates(Vec<Real> (&a)[kPlanes], Vec<Real>& /*c*/) {
     auto& [q, r, z, n] = a;
     r = sigmoid<Real>(r);
     z = sigmoid<Real>(z);
-    n = tanh<Real>(fma(r, q, n));
+    n = fma(r, q, n);
+  }
+
+  /// h, from what open_gates() left; n becomes the gate.
+  template <class Real>
+  static RNNFAST_INLINE Vec<Real> output(Vec<Real> (&a)[kPlanes], Vec<Real> h_prev, Vec<Real> /*c*/) {
+    auto& [q, r, z, n] = a;
+    n = tanh<Real>(n);
     return fma(z, h_prev - n, n);
   }
 

@@ -18,16 +18,21 @@ struct Lstm {
   static constexpr bool kKeepsGates = true;
   static constexpr bool kPassesStateOn = false;
 
-  /// a: pre-activations in, gates out. Returns h; c is replaced by the new cell state.
+  /// a: pre-activations in, gates out; c is replaced by the new cell state.
   template <class Real>
-  static RNNFAST_INLINE Vec<Real> step(Vec<Real> (&a)[kPlanes], Vec<Real> /*h_prev*/, Vec<Real>& c) {
+  static RNNFAST_INLINE void open_gates(Vec<Real> (&a)[kPlanes], Vec<Real>& c) {
     auto& [i, f, g, o] = a;
     i = sigmoid<Real>(i);
     f = sigmoid<Real>(f);
     g = tanh<Real>(g);
     o = sigmoid<Real>(o);
     c = fma(f, c, i * g);
-    return o * tanh<Real>(c);
+  }
+
+  /// h, from what open_gates() left.
+  template <class Real>
+  static RNNFAST_INLINE Vec<Real> output(Vec<Real> (&a)[kPlanes], Vec<Real> /*h_prev*/, Vec<Real> c) {
+    return a[3] * tanh<Real>(c);
   }
 
   /// gates: activated in, gradients of the pre-activations out.

@@ -41,7 +41,10 @@ struct Rnn {
   static constexpr bool kPassesStateOn = false;
 
   template <class Real>
-  static RNNFAST_INLINE Vec<Real> step(Vec<Real> (&a)[kPlanes], Vec<Real> /*h_prev*/, Vec<Real>& /*c*/) {
+  static RNNFAST_INLINE void open_gates(Vec<Real> (& /*a*/)[kPlanes], Vec<Real>& /*c*/) {}
+
+  template <class Real>
+  static RNNFAST_INLINE Vec<Real> output(Vec<Real> (&a)[kPlanes], Vec<Real> /*h_prev*/, Vec<Real> /*c*/) {
     return Nonlinearity::template value<Real>(a[0]);
   }
 

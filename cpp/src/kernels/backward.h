@@ -5,6 +5,7 @@
 // at once. After a chunk of steps, while its da are in cache, come dx = da w_ih and the weight gradients.
 #pragma once
 
+#include "kernels/slices.h"
 #include "kernels/weight_grad.h"
 
 namespace rnnfast::RNNFAST_ISA {
@@ -158,9 +159,13 @@ class Backward {
       const Range inner = t + 1 < last ? intersection(rows, {0, d.rows(t + 1)}) : Range{begin, begin};
       const Index through = most<Index>(0, inner.size());
       const bool last_units_first = t % 2 == 1;
-      for_each_tile<1>(through, part.blocks, last_units_first,
-                       [&](const TileRange& tile)
-                           __attribute__((always_inline)) { retreat(tile, rows.first, step, next); });
+      if (worth_slices<1, Real>(through, CellMath::kProducts * d.H * d.H)) {
+        retreat_in_slices(through, part.blocks, last_units_first, rows.first, step, next);
+      } else {
+        for_each_tile<1>(through, part.blocks, last_units_first,
+                         [&](const TileRange& tile)
+                             __attribute__((always_inline)) { retreat(tile, rows.first, step, next); });
+      }
       for_each_tile<1>(rows.size() - through, part.blocks, last_units_first,
                        [&](const TileRange& tile) { retreat_from_end(tile, rows.first + through, step); });
       if (barrier != nullptr) barrier->wait();
@@ -175,17 +180,47 @@ class Backward {
   /// acc = dL/dh of the step before `step`, through it: what passed its gates by, then da w_hh.
   void gradient_through_gates(const TileRange& tile, Index first_row, const Step& step, Accumulators<Real>& acc) const {
     const Real* from[kMaxRows<1>];
+    for (Index r = 0; r < tile.rows; ++r) from[r] = recurrent_gradient(step, first_row + tile.first_row + r);
+    if (CellMath::kPassesStateOn) load_passed(tile, first_row, acc);
+    const Start<Real> start = CellMath::kPassesStateOn ? from_accumulators(tile, acc.data, 1) : from_zero<Real>();
+    multiply<1>(tile, acc.data, 1, start, from, pack.w_hh);
+  }
+
+  const Real* recurrent_gradient(const Step& step, Index row) const {
+    return step.da + row * gradients.stride + CellMath::kRecurrentPlane * d.H;
+  }
+
+  /// acc = what passed the gates by.
+  void load_passed(const TileRange& tile, Index first_row, Accumulators<Real>& acc) const {
     for (Index r = 0; r < tile.rows; ++r) {
       const Index row = first_row + tile.first_row + r;
-      from[r] = step.da + row * gradients.stride + CellMath::kRecurrentPlane * d.H;
-      if constexpr (!CellMath::kPassesStateOn) continue;
       for (Index u = 0; u < tile.blocks; ++u) {
         const Index unit = (tile.first_block + u) * L;
         store(acc.at(tile, r, u, 1), load_lanes(args.dh + row * d.H + unit, lanes_left<Real>(unit, d.H)));
       }
     }
-    const Start<Real> start = CellMath::kPassesStateOn ? from_accumulators(tile, acc.data, 1) : from_zero<Real>();
-    multiply<1>(tile, acc.data, 1, start, from, pack.w_hh);
+  }
+
+  /// retreat() for rows first_row.. and many weights.
+  __attribute__((noinline)) void retreat_in_slices(Index rows, Range blocks, bool last_units_first, Index first_row,
+                                                   const Step& step, const Step& next) const {
+    Factor<Real> factors[] = {{pack.w_hh, 0, {}}};
+    for (Index row = 0; row < rows; ++row) factors[0].a[row] = recurrent_gradient(next, first_row + row);
+    multiply_in_slices<1>(
+        rows, blocks, last_units_first, factors, 1,
+        [&](const TileRange& tile, Accumulators<Real>& acc) {
+          if (CellMath::kPassesStateOn) {
+            load_passed(tile, first_row, acc);
+          } else {
+            clear(acc.data, tile.rows * tile.blocks * L);
+          }
+        },
+        [&](const TileRange& tile) {
+          for (Index r = 0; r < tile.rows; ++r) prefetch_operands(step, first_row + tile.first_row + r, tile);
+        },
+        [&](const TileRange& tile, Accumulators<Real>& acc) {
+          differentiate_units(tile, first_row, step, acc.data, tile.blocks * L);
+        });
   }
 
   /// The derivative of a step, whose dL/dh comes through the next one.
@@ -293,27 +328,57 @@ class Backward {
   /// dx = da w_ih for the rows of a chunk, which all threads share.
   void write_input_grad(Index first, Index last, int member, int threads) const {
     const Range rows = share(d.row(last) - d.row(first), member, threads);
-    if (rows.size() == 0) return;
-    for_each_tile<1>(rows.size(), Range{0, blocks_of<Real>(d.I)},
-                     [&](const TileRange& tile) { input_gradient(tile, d.row(first) + rows.first); });
+    const Range blocks{0, blocks_of<Real>(d.I)};
+    const Index first_row = d.row(first) + rows.first;
+    if (!worth_slices<1, Real>(least(rows.size(), kRowsInSlices), CellMath::kProducts * d.H * d.I)) {
+      for_each_tile<1>(rows.size(), blocks, [&](const TileRange& tile) { input_gradient(tile, first_row); });
+      return;
+    }
+    const int parts = static_cast<int>((rows.size() + kRowsInSlices - 1) / kRowsInSlices);
+    for (int part = 0; part < parts; ++part) {
+      const Range some = share(rows.size(), part, parts);
+      input_gradient_in_slices(some.size(), blocks, part % 2 == 1, first_row + some.first);
+    }
+  }
+
+  const Real* input_gradient_of(Index row) const { return gradients[row] + CellMath::kInputPlane * d.H; }
+  Real* dx_of(Index row, Index block) const { return args.dx + d.place(row) * d.I + block * L; }
+
+  void fetch_dx(const TileRange& tile, Index first_row) const {
+    for (Index r = 0; r < tile.rows; ++r) {
+      const Real* to = dx_of(first_row + tile.first_row + r, tile.first_block);
+      for (Index u = 0; u < tile.blocks; ++u) __builtin_prefetch(to + u * L, 1);
+    }
+  }
+
+  void store_dx(const TileRange& tile, Index first_row, Accumulators<Real>& acc) const {
+    for (Index r = 0; r < tile.rows; ++r) {
+      Real* to = dx_of(first_row + tile.first_row + r, tile.first_block);
+      for (Index u = 0; u < tile.blocks; ++u) {
+        store_lanes(to + u * L, load(acc.at(tile, r, u, 1)), lanes_left<Real>((tile.first_block + u) * L, d.I));
+      }
+    }
   }
 
   void input_gradient(const TileRange& tile, Index first_row) const {
     Accumulators<Real> acc;
     const Real* from[kMaxRows<1>];
-    Real* to[kMaxRows<1>];
-    first_row += tile.first_row;
-    for (Index r = 0; r < tile.rows; ++r) {
-      from[r] = gradients[first_row + r] + CellMath::kInputPlane * d.H;
-      to[r] = args.dx + d.place(first_row + r) * d.I + tile.first_block * L;
-      for (Index u = 0; u < tile.blocks; ++u) __builtin_prefetch(to[r] + u * L, 1);
-    }
+    for (Index r = 0; r < tile.rows; ++r) from[r] = input_gradient_of(first_row + tile.first_row + r);
+    fetch_dx(tile, first_row);
     multiply<1>(tile, acc.data, 1, from_zero<Real>(), from, pack.w_ih);
-    for (Index r = 0; r < tile.rows; ++r) {
-      for (Index u = 0; u < tile.blocks; ++u) {
-        store_lanes(to[r] + u * L, load(acc.at(tile, r, u, 1)), lanes_left<Real>((tile.first_block + u) * L, d.I));
-      }
-    }
+    store_dx(tile, first_row, acc);
+  }
+
+  /// The same for rows first_row.. and many weights.
+  __attribute__((noinline)) void input_gradient_in_slices(Index rows, Range blocks, bool backwards,
+                                                          Index first_row) const {
+    Factor<Real> factors[] = {{pack.w_ih, 0, {}}};
+    for (Index row = 0; row < rows; ++row) factors[0].a[row] = input_gradient_of(first_row + row);
+    multiply_in_slices<1>(
+        rows, blocks, backwards, factors, 1,
+        [&](const TileRange& tile, Accumulators<Real>& acc) { clear(acc.data, tile.rows * tile.blocks * L); },
+        [&](const TileRange& tile) { fetch_dx(tile, first_row); },
+        [&](const TileRange& tile, Accumulators<Real>& acc) { store_dx(tile, first_row, acc); });
   }
 
   Gradient weight_grad(StepRange steps) const {

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "kernels/rows.h"
+#include "kernels/slices.h"
 #include "kernels/team.h"
 
 namespace rnnfast::RNNFAST_ISA {
@@ -286,7 +287,13 @@ class Forward {
         const Range rows = intersection(part.rows, {0, d.rows(t)});
         if (rows.size() > 0) {
           const Step step = step_at(t, rows.first, gates);
-          pack.for_each_tile_of(rows.size(), part.blocks, (t % 2 == 1) != args.last_units_first,
+          const bool last_units_first = (t % 2 == 1) != args.last_units_first;
+          Range blocks = part.blocks;
+          if (at_once && worth_slices<P, Real>(rows.size(), P * d.H * (d.I + d.H))) {
+            advance_in_slices(rows.size(), intersection(blocks, {0, pack.full_blocks}), last_units_first, step);
+            blocks.first = most(blocks.first, pack.full_blocks);
+          }
+          pack.for_each_tile_of(rows.size(), blocks, last_units_first,
                                 [&]<int V>(const TileRange& tile)
                                     __attribute__((always_inline)) { advance<V>(tile, step, at_once); });
         }
@@ -368,6 +375,35 @@ class Forward {
     }
   }
 
+  /// The same for whole blocks of units, whose weights are many.
+  __attribute__((noinline)) void advance_in_slices(Index rows, Range blocks, bool last_units_first,
+                                                   const Step& step) const {
+    Factor<Real> factors[] = {{pack.w_ih, kInputPlane, {}}, {*step.w_hh, kRecurrentPlane, {}}};
+    for (Index row = 0; row < rows; ++row) {
+      factors[0].a[row] = args.x + d.place(step.row + row) * d.I;
+      factors[1].a[row] = step.h_prev + row * d.H;
+    }
+    multiply_in_slices<P>(
+        rows, blocks, last_units_first, factors, kPlanes,
+        [&](const TileRange& tile, Accumulators<Real>& acc) {
+          for (Index r = 0; r < tile.rows; ++r) {
+            for (Index u = 0; u < tile.blocks; ++u) {
+              for (int plane = 0; plane < kPlanes; ++plane) {
+                store(acc.at(tile, r, u, kPlanes) + plane * L, load(bias(plane, tile.first_block + u)));
+              }
+            }
+          }
+        },
+        [&](const TileRange& tile) {
+          for (Index r = 0; r < tile.rows; ++r) prefetch_results(step, tile.first_row + r, tile);
+        },
+        [&](const TileRange& tile, Accumulators<Real>& acc) {
+          for (Index u = 0; u < tile.blocks; ++u) {
+            finish_units(acc.at(tile, 0, u, kPlanes), L, tile, (tile.first_block + u) * L, step);
+          }
+        });
+  }
+
   template <int V>
   RNNFAST_INLINE void add_recurrent(const TileRange& tile, Accumulators<Real>& acc, const Real* const* h_prev,
                                     const Panels<Real>& w_hh) const {
@@ -383,16 +419,20 @@ class Forward {
 
   RNNFAST_INLINE void finish_units(const Real* acc, Index distance, const TileRange& tile, Index unit,
                                    const Step& step) const {
-    if (d.H - unit >= L) {
-      finish<true>(acc, L, tile, unit, step);
+    const bool full = d.H - unit >= L;
+    if (!CellMath::kKeepsGates || tile.rows == 1) {
+      full ? finish<true, false>(acc, L, tile, unit, step) : finish<false, false>(acc, distance, tile, unit, step);
     } else {
-      finish<false>(acc, distance, tile, unit, step);
+      full ? finish<true, true>(acc, L, tile, unit, step) : finish<false, true>(acc, distance, tile, unit, step);
     }
   }
 
+  /// Cells whose gates open together before their outputs follow: a cell alone would wait for its own results.
+  static constexpr Index kCellsAtOnce = 8;
+
   /// The cells of a tile's rows and one block of units, from their pre-activations. Not inlined, so that the constants
   /// of the activations stay in registers from row to row.
-  template <bool Full>
+  template <bool Full, bool Together>
   __attribute__((noinline)) void finish(const Real* acc, Index distance, const TileRange& tile, Index unit,
                                         const Step& step) const {
     if (Full) distance = L;
@@ -407,18 +447,40 @@ class Forward {
       c_new = step.c_new + first;
     }
     Real* gates = step.gates + tile.first_row * step.gates_size + unit;
-    for (Index r = 0; r < tile.rows; ++r, acc += tile.blocks * kPlanes * L) {
-      Vec<Real> a[kPlanes];
-      for (int plane = 0; plane < kPlanes; ++plane) a[plane] = load(acc + plane * distance);
-      Vec<Real> c{};
-      if constexpr (CellMath::kHasCellState) c = load_lanes(c_prev + r * d.H, width);
-      const Vec<Real> h = CellMath::template step<Real>(a, load_lanes(h_prev + r * d.H, width), c);
+    const Index acc_stride = tile.blocks * kPlanes * L;
+    // Lanes beyond the last unit must be numbers: what happens to be in memory may be some that take a hundred times as
+    // long.
+    const auto open = [&](Index r, Vec<Real>(&a)[kPlanes], Vec<Real>& c) __attribute__((always_inline)) {
+      const Real* from = acc + r * acc_stride;
+      for (int plane = 0; plane < kPlanes; ++plane) a[plane] = load_lanes(from + plane * distance, width);
+      c = CellMath::kHasCellState ? load_lanes(c_prev + r * d.H, width) : Vec<Real>{};
+      CellMath::template open_gates<Real>(a, c);
+    };
+    const auto put_out = [&](Index r, Vec<Real>(&a)[kPlanes], Vec<Real> c) __attribute__((always_inline)) {
+      const Vec<Real> h = CellMath::template output<Real>(a, load_lanes(h_prev + r * d.H, width), c);
       if constexpr (CellMath::kHasCellState) store_lanes(c_new + r * d.H, c, width);
       store_lanes(h_new + r * d.H, h, width);
       if (CellMath::kKeepsGates && training) {
         for (int plane = 0; plane < kPlanes; ++plane) {
           store_lanes(gates + (r * kPlanes + plane) * d.H, a[plane], width);
         }
+      }
+    };
+    if constexpr (Together) {
+      Vec<Real> a[kCellsAtOnce][kPlanes];
+      Vec<Real> c[kCellsAtOnce];
+      for (Index first_cell = 0; first_cell < tile.rows; first_cell += kCellsAtOnce) {
+        const Index cells = least(kCellsAtOnce, tile.rows - first_cell);
+        for (Index j = 0; j < cells; ++j) open(first_cell + j, a[j], c[j]);
+        for (Index j = 0; j < cells; ++j) put_out(first_cell + j, a[j], c[j]);
+      }
+    } else {
+      const Index rows = CellMath::kKeepsGates ? 1 : tile.rows;
+      for (Index r = 0; r < rows; ++r) {
+        Vec<Real> a[kPlanes];
+        Vec<Real> c;
+        open(r, a, c);
+        put_out(r, a, c);
       }
     }
   }

@@ -137,7 +137,8 @@ struct Operands {
   const Real* b;  // U blocks, b_stride apart, of (depth, P, lanes)
   Index b_stride;
   Index depth;
-  const Real* ahead = nullptr;  // fetched meanwhile, if the tile fetches: kLinesAtOnce for every kStepsAFetch of k
+  // Fetched meanwhile, if the tile fetches: AVX2 kLinesAtOnce for every kStepsAFetch of k, others the line at each k.
+  const Real* ahead = nullptr;
 };
 
 /// The weights of a large layer come from far away: the first rows that pass a block would wait for memory, which would
@@ -150,13 +151,18 @@ inline constexpr int kLinesAtOnce = 8;
 inline constexpr int kStepsATurn = kIsAvx2 ? 4 : 1;
 
 /// sum += a b for some k, with the accumulators in registers.
-template <class Real, int R, int U, int P, class Left>
-RNNFAST_INLINE void add_steps(Vec<Real> (&sum)[R][U][P], const Left a, const Real* b, const Index b_stride,
-                              Range steps) {
+///   ahead  in  a line to fetch at the first k, the next ones P * lanes apart; null for none
+template <bool Fetches, class Real, int R, int U, int P, class Left>
+RNNFAST_INLINE void add_steps(Vec<Real> (&sum)[R][U][P], const Left a, const Real* b, const Index b_stride, Range steps,
+                              const Real* ahead) {
   constexpr int L = kLanes<Real>;
   // The operand with fewer vectors is the one that stays in registers while the other one passes.
 #pragma GCC unroll kStepsATurn
   for (Index k = steps.first; k < steps.last; ++k, b += P * L) {
+    if constexpr (Fetches) {
+      __builtin_prefetch(ahead, 0, 2);
+      ahead += P * L;
+    }
     if constexpr (R > U * P) {
       Vec<Real> unit[U][P];
 #pragma GCC unroll 8
@@ -193,18 +199,18 @@ RNNFAST_INLINE void add_steps(Vec<Real> (&sum)[R][U][P], const Left a, const Rea
 /// sum += a b.
 template <bool Fetches, class Real, int R, int U, int P, class Left>
 RNNFAST_INLINE void add_product(Vec<Real> (&sum)[R][U][P], const Operands<Real, Left>& operands) {
-  if constexpr (Fetches) {
+  if constexpr (Fetches && kIsAvx2) {
     const Real* b = operands.b;
     const Real* ahead = operands.ahead;
     for (Index k = 0; k < operands.depth; k += kStepsAFetch) {
 #pragma GCC unroll 8
       for (int line = 0; line < kLinesAtOnce; ++line) __builtin_prefetch(ahead + line * kLine<Real>, 0, 2);
-      add_steps(sum, operands.a, b, operands.b_stride, {k, least(k + kStepsAFetch, operands.depth)});
+      add_steps<false>(sum, operands.a, b, operands.b_stride, {k, least(k + kStepsAFetch, operands.depth)}, ahead);
       b += kStepsAFetch * P * kLanes<Real>;
       ahead += kStepsAFetch * P * kLanes<Real>;
     }
   } else {
-    add_steps(sum, operands.a, operands.b, operands.b_stride, {0, operands.depth});
+    add_steps<Fetches>(sum, operands.a, operands.b, operands.b_stride, {0, operands.depth}, operands.ahead);
   }
 }
 
@@ -269,7 +275,8 @@ struct Tiles {
   template <int R, int U>
   static constexpr TileFunction<Real, Left> shape() {
     constexpr bool kOfParts = P == 2 && kPartsHelp<4> && U % 2 == 0 && R * U * P <= kAccumulators;
-    if constexpr (Fetches ? U == 1 && R > kWholeRows<2 * P> : U <= blocks_at_once(R, P) || kOfParts) {
+    constexpr bool kFetching = kIsAvx2 ? U == 1 && R > kWholeRows<2 * P> : U <= blocks_at_once(R, P) && R > 3;
+    if constexpr (Fetches ? kFetching : U <= blocks_at_once(R, P) || kOfParts) {
       return multiply_tile<Real, R, U, P, Left, Fetches>;
     } else {
       return nullptr;
