@@ -73,11 +73,17 @@ def test_backward_of_wide_layers(cell, dtype, isa):
 
 
 @by_cell
-def test_backward_of_layers_that_do_not_fit_a_cache(cell, dtype, isa):
-    """So many weights that the gates' gradients are gathered for them (kWorthGathering), and no number of inputs or
+@pytest.mark.parametrize("N", [7, 14])
+def test_backward_of_layers_that_do_not_fit_a_cache(cell, N, dtype, isa):
+    """Over 2 MB of recurrent weights, which more than twelve rows pass in slices (AVX-512), and no number of inputs or
     units that fills the last tile."""
-    one_gate = cell.startswith("rnn")
-    check_directional(Case(cell, T=2, N=7, I=38 if one_gate else 130, H=715 if one_gate else 305), dtype)
+    check_directional(Case(cell, T=2, N=N, I=38, H=1030 if cell.startswith("rnn") else 427), dtype)
+
+
+@by_cell
+def test_backward_of_inputs_that_do_not_fit_a_cache(cell, dtype, isa):
+    """Over 2 MB of their weights, and so many rows that their weight gradients take the inputs in parts."""
+    check_directional(Case(cell, T=20, N=27, I=1100, H=501 if cell.startswith("rnn") else 171), dtype)
 
 
 @by_cell

@@ -59,6 +59,13 @@ def test_forward_of_weights_beyond_the_caches(cell, N, dtype, isa):
 
 
 @by_cell
+@pytest.mark.parametrize("N", [4, 14, 29])
+def test_forward_of_input_weights_beyond_the_caches(cell, N, dtype, isa):
+    """Over 2 MB of them: few rows project a chunk of steps, more of them pass the weights in slices (AVX-512)."""
+    check_forward(Case(cell, T=3, N=N, I=1100, H=501 if cell.startswith("rnn") else 171), dtype)
+
+
+@by_cell
 def test_training_forward_is_inference_bitwise(cell, dtype, isa):
     for case in SAMPLED:
         if case.cell == cell:

@@ -266,11 +266,13 @@ class Forward {
   }
 
   /// Whether input and recurrent products are summed in one go, step by step, instead of chunk by chunk: it saves
-  /// the way of the pre-activations through memory, but reads w_ih at every step, which one or two rows do not repay.
-  /// The bits are the same.
+  /// the way of the pre-activations through memory, but reads w_ih at every step, which one or two rows do not repay,
+  /// nor more of them if it comes from far away. The bits are the same.
   bool sum_at_once(Index rows) const {
     const Index few_inputs = rows == 2 ? 66 : kIsAvx2 ? 16 : 2;
-    return d.T == 1 || d.slots != nullptr || rows > 2 || d.I <= few_inputs;
+    const bool is_far = P * d.H * d.I * static_cast<Index>(sizeof(Real)) > kFarBytes;
+    const Index few_rows = kHasSlices && is_far ? kTooFewForSlices<P> : 2;
+    return d.T == 1 || d.slots != nullptr || rows > few_rows || d.I <= few_inputs;
   }
 
   /// One thread's part of the given steps.

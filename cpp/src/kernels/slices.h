@@ -17,13 +17,17 @@ inline constexpr bool kHasSlices = kAccumulators == 24;
 /// Two slices and the rows that pass them are a part of an L2 cache of 1 MB.
 inline constexpr Index kSliceBytes = 256 * 1024;
 
+/// So few rows make too few tiles to fetch a slice.
+template <int P>
+inline constexpr Index kTooFewForSlices = 2 * kWholeRows<P>;
+
 /// Rows that may pass: more of them use each weight so often that reading it hardly counts.
 inline constexpr Index kRowsInSlices = 128;
 
-/// Whether so many rows pass so many weights slice by slice: there must be tiles enough to fetch one.
+/// Whether so many rows pass so many weights slice by slice.
 template <int P, class Real>
 RNNFAST_INLINE bool worth_slices(Index rows, Index weights) {
-  return kHasSlices && rows > 2 * kWholeRows<P> && rows <= kRowsInSlices &&
+  return kHasSlices && rows > kTooFewForSlices<P> && rows <= kRowsInSlices &&
          weights * static_cast<Index>(sizeof(Real)) > kFarBytes;
 }
 
