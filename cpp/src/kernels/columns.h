@@ -43,7 +43,7 @@ struct Columns {
     }
   }
 
-  /// Packs rows first_row.. of a matrix, whose columns `some` become columns 0..
+  /// Packs rows of a matrix, whose columns `some` become columns 0..
   void pack(const Real* from, Index from_stride, Index rows, Range some) const {
     for (Index row = 0; row < rows; ++row, from += from_stride) {
       for (Index j = some.first; j < some.last; j += L) {
@@ -81,9 +81,9 @@ RNNFAST_INLINE void multiply_columns(const Columns<Real>& a, Index first_row, Ra
   const Index width = blocks.size() / tiles;
   const Index wider = blocks.size() - tiles * width;
   const Index wanted = (blocks.size() * b.depth * kBlockBytes + kPassingBytes - 1) / kPassingBytes;
-  const Index parts = most<Index>(1, least(wanted, tiles));
-  for (Index part = 0; part < parts; ++part) {
-    const Range some{tiles * part / parts, tiles * (part + 1) / parts};
+  const auto parts = static_cast<int>(most<Index>(1, least(wanted, tiles)));
+  for (int part = 0; part < parts; ++part) {
+    const Range some = share(tiles, part, parts);
     for (Index first = columns.first; first < columns.last; first += kWidth) {
       const Index count = least(kWidth, columns.last - first);
       const LeftColumns<Real> left{a.at(first_row, first), kWidth};

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Forward over a whole sequence, generic over cell, float type and instruction set.
 //
-// Step by step a tile sums the input and the recurrent product and computes the cell from the accumulators. For a
-// row or two with many inputs the input products of a chunk of steps come first (project), since several rows use each
-// weight then. Chunks are small enough that what is projected is still in the L2 cache when its step comes. In
+// Step by step a tile sums the input and the recurrent product and computes the cell from the accumulators. For few
+// rows with many inputs the input products of a chunk of steps come first (project), since several rows use each weight
+// then. Chunks are small enough that what is projected is still in the L2 cache when its step comes. In
 // training the projections are written to where the gates will be kept, so the gates overwrite them; the simple RNN
 // projects into h itself.
 //
