@@ -93,8 +93,9 @@ RNNFAST_INLINE void multiply_columns(const Columns<Real>& a, Index first_row, Ra
         const Operands<Real, LeftColumns<Real>> operands{left, b.block(block), b.stride, b.depth};
         Accumulators<Real> acc;
         fetch(tile);
-        Tiles<Real, 1, LeftColumns<Real>>::template get<kWidth>(count, tile.blocks)(acc.data, kLanes<Real>,
-                                                                                    from_zero<Real>(), &operands, 1);
+        const auto of_tile =
+            Tiles<Real, 1, LeftColumns<Real>, Prefetch::kNear>::template get<kWidth>(count, tile.blocks);
+        of_tile(acc.data, kLanes<Real>, from_zero<Real>(), &operands, 1);
         add(tile, acc);
         block += tile.blocks;
       }

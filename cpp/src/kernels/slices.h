@@ -15,7 +15,7 @@ namespace rnnfast::RNNFAST_ISA {
 inline constexpr bool kHasSlices = kAccumulators == 24;
 
 /// Two slices and the rows that pass them are a part of an L2 cache of 1 MB.
-inline constexpr Index kSliceBytes = 256 * 1024;
+inline constexpr Index kSliceBytes = 128 * 1024;
 
 /// So few rows make too few tiles to fetch a slice.
 template <int P>
@@ -99,17 +99,18 @@ inline void multiply_in_slices(Index rows, Range blocks, bool backwards, const F
           const Factor<Real>& factor = factors[slice.factor + f];
           for (Index r = 0; r < tile.rows; ++r) a[f][r] = factor.a[tile.first_row + r] + slice.k.first;
           const Panels<Real>& ahead = factors[next.factor + f].b;
-          const auto line = static_cast<int>(j) % (static_cast<int>(tile.blocks) * P);  // a tile fetches one of each k
+          // A tile fetches a part of the next slice in the order in which it stands in memory, which the core's own
+          // prefetcher then runs ahead of.
+          const auto part = static_cast<int>(j) % (static_cast<int>(tile.blocks) * P);
           operands[f] = {{a[f]},
                          factor.b.block(group.first) + slice.k.first * P * L,
                          factor.b.stride,
                          least(slice.k.size(), factor.b.depth),
-                         ahead.block(next_group.first + line / P) + (next.k.first * P + line % P) * L};
+                         ahead.block(next_group.first + part / P) + (next.k.first * P + part % P * next.k.size()) * L};
         }
         Real* const sums = acc[j].data + factors[slice.factor].plane * L;
-        Tiles<Real, P, LeftRows<Real>, true>::get(tile.rows, tile.blocks)(sums, planes * L,
-                                                                          from_accumulators(tile, sums, planes),
-                                                                          operands, slice.count);
+        const auto of_tile = Tiles<Real, P, LeftRows<Real>, Prefetch::kAhead>::get(tile.rows, tile.blocks);
+        of_tile(sums, planes * L, from_accumulators(tile, sums, planes), operands, slice.count);
         if (pass + 1 == slices) end(tile, acc[j]);
       }
     }

@@ -137,7 +137,7 @@ struct Operands {
   const Real* b;  // U blocks, b_stride apart, of (depth, P, lanes)
   Index b_stride;
   Index depth;
-  // Fetched meanwhile, if the tile fetches: AVX2 kLinesAtOnce for every kStepsAFetch of k, others the line at each k.
+  // Of Prefetch::kAhead: AVX2 fetches kLinesAtOnce for every kStepsAFetch of k, others the next line at each k.
   const Real* ahead = nullptr;
 };
 
@@ -146,22 +146,42 @@ struct Operands {
 inline constexpr Index kStepsAFetch = 32;
 inline constexpr int kLinesAtOnce = 8;
 
+/// What a tile fetches meanwhile.
+enum class Prefetch {
+  kNothing,
+  kNear,  // b itself into the L1 cache, kStepsNear before it is read; few rows and registers shorter than a line do not
+  kAhead  // that, and what `ahead` says into the L2 cache; AVX2 the latter alone
+};
+
+/// The latency of the L2 cache in steps of a tile of 24 accumulators, more than once. The core's own prefetcher is one
+/// step ahead.
+inline constexpr int kStepsNear = 6;
+template <int R>
+inline constexpr bool kFetchesNear = kAccumulators == 24 && kVectorBytes == 64 && R > 3;
+
 /// Steps of k in one turn of the loop. Of the eleven instructions that go with twelve multiply-adds of AVX2, three only
 /// run the loop, and a core that is shared with another thread is bound by the number of instructions.
 inline constexpr int kStepsATurn = kIsAvx2 ? 4 : 1;
 
 /// sum += a b for some k, with the accumulators in registers.
-///   ahead  in  a line to fetch at the first k, the next ones P * lanes apart; null for none
-template <bool Fetches, class Real, int R, int U, int P, class Left>
+///   ahead  in  of Prefetch::kAhead: a line to fetch at the first k, the next ones one after the other
+template <Prefetch F, class Real, int R, int U, int P, class Left>
 RNNFAST_INLINE void add_steps(Vec<Real> (&sum)[R][U][P], const Left a, const Real* b, const Index b_stride, Range steps,
                               const Real* ahead) {
   constexpr int L = kLanes<Real>;
   // The operand with fewer vectors is the one that stays in registers while the other one passes.
 #pragma GCC unroll kStepsATurn
   for (Index k = steps.first; k < steps.last; ++k, b += P * L) {
-    if constexpr (Fetches) {
+    if constexpr (F == Prefetch::kAhead) {
       __builtin_prefetch(ahead, 0, 2);
-      ahead += P * L;
+      ahead += L;
+    }
+    if constexpr (F != Prefetch::kNothing && kFetchesNear<R>) {
+#pragma GCC unroll 8
+      for (int u = 0; u < U; ++u) {
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) __builtin_prefetch(b + u * b_stride + (kStepsNear * P + p) * L);
+      }
     }
     if constexpr (R > U * P) {
       Vec<Real> unit[U][P];
@@ -197,20 +217,21 @@ RNNFAST_INLINE void add_steps(Vec<Real> (&sum)[R][U][P], const Left a, const Rea
 }
 
 /// sum += a b.
-template <bool Fetches, class Real, int R, int U, int P, class Left>
+template <Prefetch F, class Real, int R, int U, int P, class Left>
 RNNFAST_INLINE void add_product(Vec<Real> (&sum)[R][U][P], const Operands<Real, Left>& operands) {
-  if constexpr (Fetches && kIsAvx2) {
+  if constexpr (F == Prefetch::kAhead && kIsAvx2) {
     const Real* b = operands.b;
     const Real* ahead = operands.ahead;
     for (Index k = 0; k < operands.depth; k += kStepsAFetch) {
 #pragma GCC unroll 8
       for (int line = 0; line < kLinesAtOnce; ++line) __builtin_prefetch(ahead + line * kLine<Real>, 0, 2);
-      add_steps<false>(sum, operands.a, b, operands.b_stride, {k, least(k + kStepsAFetch, operands.depth)}, ahead);
+      add_steps<Prefetch::kNothing>(sum, operands.a, b, operands.b_stride, {k, least(k + kStepsAFetch, operands.depth)},
+                                    ahead);
       b += kStepsAFetch * P * kLanes<Real>;
       ahead += kStepsAFetch * P * kLanes<Real>;
     }
   } else {
-    add_steps<Fetches>(sum, operands.a, operands.b, operands.b_stride, {0, operands.depth}, operands.ahead);
+    add_steps<F>(sum, operands.a, operands.b, operands.b_stride, {0, operands.depth}, operands.ahead);
   }
 }
 
@@ -234,7 +255,7 @@ struct Start {
 ///   acc        out  [R][U][acc_stride], of which P * lanes elements are used
 ///   start      in   may be acc itself
 ///   operands   in   `count` products, at least one, added one after the other
-template <class Real, int R, int U, int P, class Left, bool Fetches = false>
+template <class Real, int R, int U, int P, class Left, Prefetch F = Prefetch::kNothing>
 void multiply_tile(Real* acc, Index acc_stride, const Start<Real>& start, const Operands<Real, Left>* operands,
                    int count) {
   constexpr int L = kLanes<Real>;
@@ -252,7 +273,7 @@ void multiply_tile(Real* acc, Index acc_stride, const Start<Real>& start, const 
   // A loop that might have no turn would keep the sums in memory.
   int product = 0;
   do {
-    add_product<Fetches>(sum, operands[product]);
+    add_product<F>(sum, operands[product]);
   } while (++product < count);
 
 #pragma GCC unroll 32
@@ -270,14 +291,14 @@ using TileFunction = void (*)(Real* acc, Index acc_stride, const Start<Real>& st
                               const Operands<Real, Left>* operands, int count);
 
 /// The micro-kernels of all tile shapes with P products, or with two of four.
-template <class Real, int P, class Left = LeftRows<Real>, bool Fetches = false>
+template <class Real, int P, class Left = LeftRows<Real>, Prefetch F = Prefetch::kNothing>
 struct Tiles {
   template <int R, int U>
   static constexpr TileFunction<Real, Left> shape() {
     constexpr bool kOfParts = P == 2 && kPartsHelp<4> && U % 2 == 0 && R * U * P <= kAccumulators;
     constexpr bool kFetching = kIsAvx2 ? U == 1 && R > kWholeRows<2 * P> : U <= blocks_at_once(R, P) && R > 3;
-    if constexpr (Fetches ? kFetching : U <= blocks_at_once(R, P) || kOfParts) {
-      return multiply_tile<Real, R, U, P, Left, Fetches>;
+    if constexpr (F == Prefetch::kAhead ? kFetching : U <= blocks_at_once(R, P) || kOfParts) {
+      return multiply_tile < Real, R, U, P, Left, F == Prefetch::kNear && !kFetchesNear<R> ? Prefetch::kNothing : F > ;
     } else {
       return nullptr;
     }
@@ -327,9 +348,14 @@ RNNFAST_INLINE Start<Real> from_zero() {
 template <int P, class Real>
 RNNFAST_INLINE void multiply_whole(const TileRange& tile, Real* acc, Index acc_stride, Start<Real> start,
                                    Operands<Real>* operands, int count) {
+  Index depth = 0;
+  for (int product = 0; product < count; ++product) depth += operands[product].depth;
+  const bool beyond_l1 = depth * tile.blocks * P * kVectorBytes > kWholeBytes;
   for (Index rows = tile.rows;;) {
     const Index some = kTilesTogether<P> > 1 && rows > kWholeRows<P> ? (rows + 1) / 2 : rows;
-    Tiles<Real, P>::get(some, tile.blocks)(acc, acc_stride, start, operands, count);
+    const auto of_tile = beyond_l1 ? Tiles<Real, P, LeftRows<Real>, Prefetch::kNear>::get(some, tile.blocks)
+                                   : Tiles<Real, P>::get(some, tile.blocks);
+    of_tile(acc, acc_stride, start, operands, count);
     if (some == rows) return;
     rows -= some;
     acc += some * tile.blocks * acc_stride;
@@ -352,8 +378,8 @@ RNNFAST_INLINE void multiply_parts(const TileRange& tile, Real* acc, Index acc_s
   }
   assert(tile.blocks == 1);
   const bool fetches = operands[0].ahead != nullptr;
-  const auto one_part =
-      fetches ? Tiles<Real, kHalf, LeftRows<Real>, true>::get(tile.rows, 1) : Tiles<Real, kHalf>::get(tile.rows, 1);
+  const auto one_part = fetches ? Tiles<Real, kHalf, LeftRows<Real>, Prefetch::kAhead>::get(tile.rows, 1)
+                                : Tiles<Real, kHalf>::get(tile.rows, 1);
   one_part(acc, acc_stride, start, operands, count);
   start.data += start.part;
   for (int product = 0; product < count; ++product) {
