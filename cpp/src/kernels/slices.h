@@ -95,18 +95,25 @@ inline void multiply_in_slices(Index rows, Range blocks, bool backwards, const F
         if (pass + 1 == slices) fetch(tile);
         const Real* a[F][kRows];
         Operands<Real> operands[F];
+        // The tiles fetch the next slice evenly and in the order in which it stands in memory, which the core's own
+        // prefetcher then runs ahead of: each block a few of them, or one.
+        const Index block = j * tile.blocks / tiles;
+        const auto first_of = [&](Index b) { return (b * tiles + tile.blocks - 1) / tile.blocks; };
+        const Index sharing = first_of(block + 1) - first_of(block);
         for (int f = 0; f < slice.count; ++f) {
           const Factor<Real>& factor = factors[slice.factor + f];
           for (Index r = 0; r < tile.rows; ++r) a[f][r] = factor.a[tile.first_row + r] + slice.k.first;
           const Panels<Real>& ahead = factors[next.factor + f].b;
-          // A tile fetches a part of the next slice in the order in which it stands in memory, which the core's own
-          // prefetcher then runs ahead of.
-          const auto part = static_cast<int>(j) % (static_cast<int>(tile.blocks) * P);
+          const Index depth_of_slice = least(slice.k.size(), factor.b.depth);
+          const Index turns = sharing * depth_of_slice;
+          const Index next_size = least(next.k.size(), ahead.depth) * P * L;
           operands[f] = {{a[f]},
                          factor.b.block(group.first) + slice.k.first * P * L,
                          factor.b.stride,
-                         least(slice.k.size(), factor.b.depth),
-                         ahead.block(next_group.first + part / P) + (next.k.first * P + part % P * next.k.size()) * L};
+                         depth_of_slice,
+                         ahead.block(next_group.first + block) + next.k.first * P * L +
+                             next_size * (j - first_of(block)) / sharing,
+                         (next_size + turns - 1) / turns};
         }
         Real* const sums = acc[j].data + factors[slice.factor].plane * L;
         const auto of_tile = Tiles<Real, P, LeftRows<Real>, Prefetch::kAhead>::get(tile.rows, tile.blocks);

@@ -137,8 +137,10 @@ struct Operands {
   const Real* b;  // U blocks, b_stride apart, of (depth, P, lanes)
   Index b_stride;
   Index depth;
-  // Of Prefetch::kAhead: AVX2 fetches kLinesAtOnce for every kStepsAFetch of k, others the next line at each k.
+  // Of Prefetch::kAhead: AVX2 fetches kLinesAtOnce for every kStepsAFetch of k, others at each k the line that is
+  // ahead_step elements further on, perhaps the same again.
   const Real* ahead = nullptr;
+  Index ahead_step = 0;
 };
 
 /// The weights of a large layer come from far away: the first rows that pass a block would wait for memory, which would
@@ -164,17 +166,17 @@ inline constexpr bool kFetchesNear = kAccumulators == 24 && kVectorBytes == 64 &
 inline constexpr int kStepsATurn = kIsAvx2 ? 4 : 1;
 
 /// sum += a b for some k, with the accumulators in registers.
-///   ahead  in  of Prefetch::kAhead: a line to fetch at the first k, the next ones one after the other
+///   ahead  in  of Prefetch::kAhead: a line to fetch at the first k, and ahead_step elements further on at each k
 template <Prefetch F, class Real, int R, int U, int P, class Left>
 RNNFAST_INLINE void add_steps(Vec<Real> (&sum)[R][U][P], const Left a, const Real* b, const Index b_stride, Range steps,
-                              const Real* ahead) {
+                              const Real* ahead, Index ahead_step) {
   constexpr int L = kLanes<Real>;
   // The operand with fewer vectors is the one that stays in registers while the other one passes.
 #pragma GCC unroll kStepsATurn
   for (Index k = steps.first; k < steps.last; ++k, b += P * L) {
     if constexpr (F == Prefetch::kAhead) {
       __builtin_prefetch(ahead, 0, 2);
-      ahead += L;
+      ahead += ahead_step;
     }
     if constexpr (F != Prefetch::kNothing && kFetchesNear<R>) {
 #pragma GCC unroll 8
@@ -225,13 +227,14 @@ RNNFAST_INLINE void add_product(Vec<Real> (&sum)[R][U][P], const Operands<Real, 
     for (Index k = 0; k < operands.depth; k += kStepsAFetch) {
 #pragma GCC unroll 8
       for (int line = 0; line < kLinesAtOnce; ++line) __builtin_prefetch(ahead + line * kLine<Real>, 0, 2);
-      add_steps<Prefetch::kNothing>(sum, operands.a, b, operands.b_stride, {k, least(k + kStepsAFetch, operands.depth)},
-                                    ahead);
+      const Range steps{k, least(k + kStepsAFetch, operands.depth)};
+      add_steps<Prefetch::kNothing>(sum, operands.a, b, operands.b_stride, steps, ahead, 0);
       b += kStepsAFetch * P * kLanes<Real>;
       ahead += kStepsAFetch * P * kLanes<Real>;
     }
   } else {
-    add_steps<F>(sum, operands.a, operands.b, operands.b_stride, {0, operands.depth}, operands.ahead);
+    add_steps<F>(sum, operands.a, operands.b, operands.b_stride, {0, operands.depth}, operands.ahead,
+                 operands.ahead_step);
   }
 }
 
