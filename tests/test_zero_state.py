@@ -24,6 +24,13 @@ def test_of_more_rows_than_weight_gradients_sum_at_once(cell, T, N, dtype, isa):
     check(Spec(cell, 3, 20), T, N, dtype, hidden_state=False)
 
 
+@pytest.mark.parametrize("inputs", [5, 530])
+@by_cell
+def test_of_weights_beyond_the_caches(cell, inputs, dtype, isa):
+    """Over 2 MB, which some tiles of rows pass slice by slice (AVX-512): the first step has no slice of w_hh."""
+    check(Spec(cell, inputs, 740 if cell == "rnn" else 420), 2, 14, dtype, hidden_state=False)
+
+
 @by_cell
 def test_of_sequences_of_different_lengths(cell, dtype, isa):
     check(Spec(cell, 5, 18), 3, 6, dtype, hidden_state=False, lengths=np.array([1, 3, 0, 2, 1, 1]))

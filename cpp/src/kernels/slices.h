@@ -105,7 +105,7 @@ inline void multiply_in_slices(Index rows, Range blocks, bool backwards, const F
           for (Index r = 0; r < tile.rows; ++r) a[f][r] = factor.a[tile.first_row + r] + slice.k.first;
           const Panels<Real>& ahead = factors[next.factor + f].b;
           const Index depth_of_slice = least(slice.k.size(), factor.b.depth);
-          const Index turns = sharing * depth_of_slice;
+          const Index turns = sharing * most<Index>(1, depth_of_slice);  // a first step may have nothing to multiply
           const Index next_size = least(next.k.size(), ahead.depth) * P * L;
           operands[f] = {{a[f]},
                          factor.b.block(group.first) + slice.k.first * P * L,
