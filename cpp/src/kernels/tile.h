@@ -301,7 +301,8 @@ struct Tiles {
     constexpr bool kOfParts = P == 2 && kPartsHelp<4> && U % 2 == 0 && R * U * P <= kAccumulators;
     constexpr bool kFetching = kIsAvx2 ? U == 1 && R > kWholeRows<2 * P> : U <= blocks_at_once(R, P) && R > 3;
     if constexpr (F == Prefetch::kAhead ? kFetching : U <= blocks_at_once(R, P) || kOfParts) {
-      return multiply_tile < Real, R, U, P, Left, F == Prefetch::kNear && !kFetchesNear<R> ? Prefetch::kNothing : F > ;
+      constexpr Prefetch kFetched = F == Prefetch::kNear && !kFetchesNear<R> ? Prefetch::kNothing : F;
+      return multiply_tile<Real, R, U, P, Left, kFetched>;
     } else {
       return nullptr;
     }
@@ -353,11 +354,11 @@ RNNFAST_INLINE void multiply_whole(const TileRange& tile, Real* acc, Index acc_s
                                    Operands<Real>* operands, int count) {
   Index depth = 0;
   for (int product = 0; product < count; ++product) depth += operands[product].depth;
-  const bool beyond_l1 = depth * tile.blocks * P * kVectorBytes > kWholeBytes;
+  const bool near = kFetchesNear<kWholeRows<P>> && depth * tile.blocks * P * kVectorBytes > kWholeBytes;
   for (Index rows = tile.rows;;) {
     const Index some = kTilesTogether<P> > 1 && rows > kWholeRows<P> ? (rows + 1) / 2 : rows;
-    const auto of_tile = beyond_l1 ? Tiles<Real, P, LeftRows<Real>, Prefetch::kNear>::get(some, tile.blocks)
-                                   : Tiles<Real, P>::get(some, tile.blocks);
+    const auto of_tile = near ? Tiles<Real, P, LeftRows<Real>, Prefetch::kNear>::get(some, tile.blocks)
+                              : Tiles<Real, P>::get(some, tile.blocks);
     of_tile(acc, acc_stride, start, operands, count);
     if (some == rows) return;
     rows -= some;
