@@ -82,8 +82,22 @@ inline void multiply_in_slices(Index rows, Range blocks, bool backwards, const F
     return Range{blocks.first + some.first, blocks.first + some.last};
   };
   Accumulators<Real> acc[kRowsInSlices / kRows + 1];
+  // What a tile fetches: a part of one block of the next slice.
+  struct {
+    Index block;
+    int part;
+    int parts;
+  } fetched[kRowsInSlices / kRows + 1];
   for (int number = 0; number < groups; ++number) {
     const Range group = group_at(number);
+    // The tiles fetch the next slice evenly and in the order in which it stands in memory, which the core's own
+    // prefetcher then runs ahead of: some of them each block.
+    for (Index block = 0; block < group.size(); ++block) {
+      const Range some = share(tiles, static_cast<int>(block), static_cast<int>(group.size()));
+      for (Index j = some.first; j < some.last; ++j) {
+        fetched[j] = {block, static_cast<int>(j - some.first), static_cast<int>(some.size())};
+      }
+    }
     const auto tile_at = [&](Index j) { return TileRange{cuts[j], cuts[j + 1] - cuts[j], group.first, group.size()}; };
     for (int pass = 0; pass < slices; ++pass) {
       const Slice slice = slice_at(pass);
@@ -95,25 +109,19 @@ inline void multiply_in_slices(Index rows, Range blocks, bool backwards, const F
         if (pass + 1 == slices) fetch(tile);
         const Real* a[F][kRows];
         Operands<Real> operands[F];
-        // The tiles fetch the next slice evenly and in the order in which it stands in memory, which the core's own
-        // prefetcher then runs ahead of: each block a few of them, or one.
-        const Index block = j * tile.blocks / tiles;
-        const auto first_of = [&](Index b) { return (b * tiles + tile.blocks - 1) / tile.blocks; };
-        const Index sharing = first_of(block + 1) - first_of(block);
         for (int f = 0; f < slice.count; ++f) {
           const Factor<Real>& factor = factors[slice.factor + f];
           for (Index r = 0; r < tile.rows; ++r) a[f][r] = factor.a[tile.first_row + r] + slice.k.first;
           const Panels<Real>& ahead = factors[next.factor + f].b;
           const Index depth_of_slice = least(slice.k.size(), factor.b.depth);
-          const Index turns = sharing * most<Index>(1, depth_of_slice);  // a first step may have nothing to multiply
-          const Index next_size = least(next.k.size(), ahead.depth) * P * L;
+          const Range part = share(least(next.k.size(), ahead.depth), fetched[j].part, fetched[j].parts);
+          const Index steps = most<Index>(1, depth_of_slice);  // a first step may have nothing to multiply
           operands[f] = {{a[f]},
                          factor.b.block(group.first) + slice.k.first * P * L,
                          factor.b.stride,
                          depth_of_slice,
-                         ahead.block(next_group.first + block) + next.k.first * P * L +
-                             next_size * (j - first_of(block)) / sharing,
-                         (next_size + turns - 1) / turns};
+                         ahead.block(next_group.first + fetched[j].block) + (next.k.first + part.first) * P * L,
+                         (part.size() * P * L + steps - 1) / steps};
         }
         Real* const sums = acc[j].data + factors[slice.factor].plane * L;
         const auto of_tile = Tiles<Real, P, LeftRows<Real>, Prefetch::kAhead>::get(tile.rows, tile.blocks);

@@ -158,8 +158,9 @@ enum class Prefetch {
 /// The latency of the L2 cache in steps of a tile of 24 accumulators, more than once. The core's own prefetcher is one
 /// step ahead.
 inline constexpr int kStepsNear = 6;
+inline constexpr int kFewestToFetch = 4;  // rows of a tile; fewer would read and fetch as often as they multiply
 template <int R>
-inline constexpr bool kFetchesNear = kAccumulators == 24 && kVectorBytes == 64 && R > 3;
+inline constexpr bool kFetchesNear = kAccumulators == 24 && kVectorBytes == 64 && R >= kFewestToFetch;
 
 /// Steps of k in one turn of the loop. Of the eleven instructions that go with twelve multiply-adds of AVX2, three only
 /// run the loop, and a core that is shared with another thread is bound by the number of instructions.
@@ -299,7 +300,8 @@ struct Tiles {
   template <int R, int U>
   static constexpr TileFunction<Real, Left> shape() {
     constexpr bool kOfParts = P == 2 && kPartsHelp<4> && U % 2 == 0 && R * U * P <= kAccumulators;
-    constexpr bool kFetching = kIsAvx2 ? U == 1 && R > kWholeRows<2 * P> : U <= blocks_at_once(R, P) && R > 3;
+    constexpr bool kFetching =
+        kIsAvx2 ? U == 1 && R > kWholeRows<2 * P> : U <= blocks_at_once(R, P) && R >= kFewestToFetch;
     if constexpr (F == Prefetch::kAhead ? kFetching : U <= blocks_at_once(R, P) || kOfParts) {
       constexpr Prefetch kFetched = F == Prefetch::kNear && !kFetchesNear<R> ? Prefetch::kNothing : F;
       return multiply_tile<Real, R, U, P, Left, kFetched>;
